@@ -1,0 +1,1 @@
+"""Policy to robot, in time: chunks, controllers, safety, the real-time loop and robots."""

@@ -1,0 +1,65 @@
+"""Plan from noise, execute the first part of the plan, plan again."""
+
+from __future__ import annotations
+
+import torch
+
+from data.spec import DataSpec, Obs
+from deploy.chunk import ROUNDING, ActionChunk
+from deploy.controllers.base import NO_COST
+from deploy.controllers.solve import device_of, solve
+from policy.diffusion_policy import DiffusionPolicy
+from policy.samplers.base import Sampler, level_list
+
+
+class ColdController:
+    """Receding horizon (Chi et al. 2023): `num_steps` NFE from noise every `exec_horizon` ticks.
+
+    Consumption is measured in time: after a pause the next update plans.
+    """
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        num_steps: int = 10,
+        sampler: Sampler | None = None,
+        exec_horizon: int = 8,
+    ) -> None:
+        """`sampler` None is the policy's own."""
+        if not 1 <= exec_horizon <= policy.horizons.pred:
+            raise ValueError(
+                f"exec_horizon {exec_horizon} must be in 1..{policy.horizons.pred}, "
+                "the number of actions the policy predicts."
+            )
+        level_list(num_steps, schedule=policy.schedule)  # a wrong number fails here
+        self.policy = policy
+        self.exec_horizon = exec_horizon
+        self._dt = 1 / policy.spec.rate_hz
+        self._begin = {"num_steps": num_steps, "sampler": sampler}
+        self._generator = torch.Generator(device_of(policy))
+        self.reset()
+
+    @property
+    def spec(self) -> DataSpec:
+        """Observations and actions the policy needs."""
+        return self.policy.spec
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the chunk and seed the noise."""
+        self._generator.manual_seed(seed)
+        self._chunk: ActionChunk | None = None
+        self.last_nfe = 0
+        self.last_seconds = dict(NO_COST)
+
+    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
+        """A new chunk from `apply_at` on if `exec_horizon` actions are used up, else the last."""
+        if self._chunk is not None and not self._used_up(self._chunk, apply_at):
+            self.last_nfe, self.last_seconds = 0, dict(NO_COST)
+            return self._chunk
+        plan = solve(self.policy, obs, self._generator, self._begin)
+        self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
+        self._chunk = ActionChunk(plan.actions, apply_at, self._dt)
+        return self._chunk
+
+    def _used_up(self, chunk: ActionChunk, apply_at: float) -> bool:
+        return (apply_at - chunk.t0) / chunk.dt >= self.exec_horizon - ROUNDING

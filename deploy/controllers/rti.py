@@ -1,0 +1,95 @@
+"""Real-time iteration: each tick warm-starts the solve from the previous plan, shifted in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.spec import DataSpec, Obs
+from deploy.chunk import ActionChunk
+from deploy.controllers.base import NO_COST
+from deploy.controllers.solve import device_of, solve
+from policy.diffusion_policy import DiffusionPolicy
+from policy.samplers.base import Sampler, level_list
+from policy.samplers.ddim import DDIM
+from policy.warm_start import AsIs, ReNoised, Scaled, WarmStart
+
+WARM_STARTS: dict[str, type[WarmStart]] = {
+    "as_is": AsIs,
+    "scaled": Scaled,
+    "renoised": ReNoised,
+}
+
+
+class RTIController:
+    """One to a few NFE every tick (after Duan et al. 2025, RTI-DP).
+
+        previous plan --shift to apply_at--> prior --to start_level--> x --nfe steps--> new plan
+
+    Without a prior (first tick, or the old plan has run out) it plans from noise in `cold_steps`.
+    """
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        start_level: float = 0.3,
+        nfe: int = 1,
+        warm_start: WarmStart | str = "renoised",
+        cold_steps: int = 10,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`."""
+        # Levels that do not exist must fail here, not at the second tick of an episode.
+        level_list(nfe, start_level, schedule=policy.schedule)
+        level_list(cold_steps, schedule=policy.schedule)
+        sampler = DDIM() if sampler is None else sampler
+        self.policy = policy
+        self._dt = 1 / policy.spec.rate_hz
+        self._cold: dict[str, Any] = {"num_steps": cold_steps, "sampler": sampler}
+        self._warm: dict[str, Any] = {
+            "num_steps": nfe,
+            "start_level": start_level,
+            "warm_start": named_warm_start(warm_start),
+            "sampler": sampler,
+        }
+        self._device = device_of(policy)
+        self._generator = torch.Generator(self._device)
+        self.reset()
+
+    @property
+    def spec(self) -> DataSpec:
+        """Observations and actions the policy needs."""
+        return self.policy.spec
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the previous plan and seed the noise: the next tick plans from noise."""
+        self._generator.manual_seed(seed)
+        self._chunk: ActionChunk | None = None
+        self.last_nfe = 0
+        self.last_seconds = dict(NO_COST)
+
+    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
+        """A new chunk from `apply_at` on."""
+        plan = solve(self.policy, obs, self._generator, self._begin(apply_at))
+        self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
+        self._chunk = ActionChunk(plan.actions, apply_at, self._dt)
+        return self._chunk
+
+    def _begin(self, apply_at: float) -> dict[str, Any]:
+        """Arguments of the solve. A plan that has run out says nothing about `apply_at`."""
+        if self._chunk is None or self._chunk.remaining(apply_at) == 0:
+            return self._cold
+        actions = self._chunk.shifted_to(apply_at).actions  # (Tp, A)
+        prior = torch.from_numpy(actions.astype(np.float32))[None]
+        return {**self._warm, "prior": prior.to(self._device)}
+
+
+def named_warm_start(choice: WarmStart | str) -> WarmStart:
+    """The warm start called `choice`, or `choice` itself."""
+    if not isinstance(choice, str):
+        return choice
+    if choice not in WARM_STARTS:
+        raise ValueError(f"warm start {choice!r} is unknown; known: {sorted(WARM_STARTS)}.")
+    return WARM_STARTS[choice]()

@@ -1,0 +1,61 @@
+"""One solve of the policy, timed and counted: all controllers share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.spec import DataSpec, Obs
+from policy.diffusion_policy import DiffusionPolicy
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a solve gave and what it cost: actions (Tp, A) in physical units, NFE, seconds."""
+
+    actions: NDArray[np.float64]
+    nfe: int
+    seconds: dict[str, float]
+
+
+def to_batch(obs: Obs, spec: DataSpec, device: torch.device) -> dict[str, Tensor]:
+    """The windowed observation as tensors with a batch dimension of 1."""
+    return {key: torch.from_numpy(obs[key])[None].to(device) for key in spec.obs}
+
+
+def device_of(policy: DiffusionPolicy) -> torch.device:
+    """Where the policy's weights are."""
+    return next(policy.parameters()).device
+
+
+def seconds_now(device: torch.device) -> float:
+    """Stamp once the device has finished what was asked of it [s]."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@torch.inference_mode()
+def solve(
+    policy: DiffusionPolicy, obs: Obs, generator: torch.Generator, begin: Mapping[str, Any]
+) -> Plan:
+    """Encode once, then denoise to the end; `begin` goes to `DiffusionPolicy.begin`."""
+    device = generator.device  # the policy's; looking through its parameters takes longer
+    started = time.perf_counter()
+    context = policy.encode(to_batch(obs, policy.spec, device))  # (1, N, D)
+    encoded = seconds_now(device)
+    state = policy.begin(context, generator=generator, **begin)
+    nfe = 0
+    while not state.done:
+        state = policy.step(state)
+        nfe += 1
+    actions = policy.actions(state)[0].double().cpu().numpy()  # (Tp, A)
+    done = time.perf_counter()
+    return Plan(actions, nfe, {"encode": encoded - started, "solve": done - encoded})
