@@ -44,7 +44,7 @@ class TrainSummary:
 
     step: int
     steps: int
-    loss: float | None
+    loss: float  # Mean of the last logged interval; NaN before the first.
     best_success: float | None
     best_step: int | None
     seconds: float
@@ -267,7 +267,7 @@ class TrainLoop:
         return TrainSummary(
             step=progress.step,
             steps=self.config.steps,
-            loss=progress.loss,
+            loss=math.nan if progress.loss is None else progress.loss,
             best_success=progress.best_success,
             best_step=progress.best_step,
             seconds=seconds,

@@ -1,6 +1,7 @@
 """A policy and demonstrations so small that a training step takes a few milliseconds.
 
-As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume]`, it is a run to be killed.
+As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume] [stop]`, it is a run to be
+killed, or one of several processes.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def _partial(target: str, **kwargs: Any) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     demos, run_dir, steps, *rest = arguments
     config = replace(CONFIG, steps=int(steps), save_every=10)
+    config = stopped(config, after=7) if "stop" in rest else config
     train_tiny(Path(demos), Path(run_dir), config, resume="resume" in rest)
 
 

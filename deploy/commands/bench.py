@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from data.build import build
+from deploy.commands.simulation import seeds_of
 
-BENCHES = ("gates", "tick", "train")
+# What -> function of the command's config, which gives the exit status.
+BENCHES = {
+    "gates": "deploy.commands.bench.gates",
+    "tick": "deploy.bench.tick.run",
+    "train": "deploy.bench.train_step.run",
+}
 
 
 def run(config: dict[str, Any]) -> int:
     """Hand over to the measurement called `what`."""
     what = config["what"]
-    if what == "gates":
-        return _gates(config)
-    if what == "tick":
-        from deploy.bench import tick
-
-        return tick.run(config)
-    if what == "train":
-        from deploy.bench import train_step
-
-        return train_step.run(config)
-    raise ValueError(f"bench {what!r} is unknown; known: {', '.join(BENCHES)}.")
+    if what not in BENCHES:
+        raise ValueError(f"bench {what!r} is unknown; known: {', '.join(BENCHES)}.")
+    measure = build({"_target_": BENCHES[what], "_partial_": True})
+    status: int = measure(config)
+    return status
 
 
-def _gates(config: dict[str, Any]) -> int:
+def gates(config: dict[str, Any]) -> int:
+    """What a policy without senses, or one that only sees, can reach in the task of `env`."""
     # Every task has its gates beside it.
     target = f"envs.{config['choices']['env']}.gates.run"
     measure = build({"_target_": target, "_partial_": True})
-    measure(out=config["out"], episodes=config["episodes"], workers=config["workers"])
+    out, episodes = Path(config["out"]), len(seeds_of(config))
+    measure(build(config["env"]), out, episodes, config["seed0"], config["workers"])
     return 0

@@ -35,11 +35,13 @@ def compose(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     for override in chosen:
         _check_option(override)
     # With the groups alone: which keys there are, and of what type.
-    base = _plain(_compose(verb, [o.input_line or "" for o in chosen])[0], resolve=False)
+    composed, choices = _compose(verb, [o.input_line or "" for o in chosen])
+    base = _plain(composed, resolve=False)
     for override in overrides:
         if override not in chosen and not override.is_add():
             _check_key(verb, base, override)
-    composed, choices = _compose(verb, arguments)
+    if len(chosen) < len(overrides):
+        composed, _ = _compose(verb, arguments)
     leaves = _leaves(_plain(composed, resolve=False))
     if missing := [key for key, value in leaves if value == MISSING]:
         raise ConfigError(f"{missing[0]} is needed: add {missing[0]}=...")

@@ -15,7 +15,7 @@ from typing import Any
 
 from data.build import build
 from deploy.ros2.settings import PolicyNodeSettings, SimNodeSettings
-from deploy.ros2.wire import ros_context
+from deploy.ros2.wire import ros_context, take_realtime_priority
 
 log = logging.getLogger(__name__)
 BAD_INPUT = 2
@@ -61,6 +61,7 @@ def _run_policy_node(config: Mapping[str, Any], settings: PolicyNodeSettings) ->
     checkpoint = Path(config["checkpoint"])
     # The agent comes warmed up; its controller is all that is needed here.
     agent = AgentFactory(checkpoint, config["controller"], threads=settings.torch_threads)()
+    take_realtime_priority(settings.realtime_priority)
     with ros_context() as context, stop_signals() as stop:
         node = PolicyNode(
             agent.controller,
@@ -81,6 +82,7 @@ def _run_sim_node(config: Mapping[str, Any], settings: SimNodeSettings) -> None:
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     task = PryTask(build(config["env"]))
+    take_realtime_priority(settings.realtime_priority)
     with ros_context() as context, stop_signals() as stop:
         node = SimNode(task, range(seed0, seed0 + episodes), settings, context)
         log.info("simulated robot is ready; ~/reset starts seed %d", seed0)

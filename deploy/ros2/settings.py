@@ -60,6 +60,7 @@ class PolicyNodeSettings:
     command_rate_hz: float = 50.0
     world_frame: str = "world"
     torch_threads: int = 1
+    realtime_priority: int = 10
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,4 @@ class SimNodeSettings:
     command_rate_hz: float = 50.0
     world_frame: str = "world"
     tool_frame: str = "tool"
+    realtime_priority: int = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -16,6 +17,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+
+log = logging.getLogger(__name__)
 
 # Best effort as is customary for sensors, but deep: one busy moment must not drop wrench samples.
 SENSOR_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -80,6 +83,24 @@ def ros_context(domain_id: int | None = None) -> Iterator[Context]:
     finally:
         with suppress(RuntimeError):  # raised where something else has shut it down already
             rclpy.shutdown(context=context)
+
+
+def take_realtime_priority(priority: int) -> None:
+    """Run this thread, and those it starts, before all ordinary processes; 0 leaves it as it is.
+
+    Fixed priorities (SCHED_RR) and not `nice`, which counts only within one terminal session where
+    the kernel groups processes by session.
+    """
+    if priority == 0:
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
+    except PermissionError:
+        log.warning(
+            "real-time priority %d is not permitted (root, CAP_SYS_NICE or an rtprio limit): "
+            "other work on this machine can make the node late.",
+            priority,
+        )
 
 
 class Spinner:

@@ -67,7 +67,12 @@ def build_mjcf(p: PryParameters) -> str:
   {_position_actuators(("x", "y", "z"), STIFFNESS_LINEAR, damping)}
   {_position_actuators(("yaw", "pitch", "roll"), STIFFNESS_ANGULAR, 3.5)}
  </actuator>
- <sensor><force name="force" site="flange"/><torque name="torque" site="flange"/></sensor>
+ <sensor>
+  <force name="force" site="flange"/><torque name="torque" site="flange"/>
+  {_axes_sensors()}
+  <jointpos name="tip_z" joint="z"/>
+  {_glue_sensors() if p.holder == "glue" else ""}
+ </sensor>
 </mujoco>"""
 
 
@@ -151,6 +156,15 @@ def _glue(p: PryParameters) -> str:
         for i in range(NUM_GLUE)
     )
     return f"<tendon>{patches}</tendon>"
+
+
+def _axes_sensors() -> str:
+    """The columns of the flange's rotation matrix, so that one array holds all of a millisecond."""
+    return "".join(f'<frame{a}axis objtype="site" objname="flange"/>' for a in "xyz")
+
+
+def _glue_sensors() -> str:
+    return "".join(f'<tendonpos tendon="glue{i}"/>' for i in range(NUM_GLUE))
 
 
 def _clamp(p: PryParameters) -> str:

@@ -22,7 +22,8 @@ from envs.wrench import DistalLoad, WrenchNoise, WrenchSensor
 Array = NDArray[np.float64]
 POSE_NOISE = (1e-4, 1e-3)  # [m], [rad] standard deviation of the measured pose
 START_TIP, START_PITCH = (-0.072, 0.0, 0.026), 0.30
-TARGET_MS = 5  # the target is interpolated in steps of 5 ms
+BLOCK_MS = 5  # between two looks at the glue, and two steps of the interpolated target
+TIP_Z = 15  # sensor row: force 3, torque 3, flange axes 9, tip z, glue lengths
 CONTACT_MS = 10  # contact forces are looked at every 10 ms
 LIFTED_TILT = 0.004  # [rad], a quarter of a millimetre at the lip
 LOAD_MASS = 0.1
@@ -76,9 +77,8 @@ class PrySimulation:
         self._tool_qpos = data.qpos[first : first + 6]
         cell = model.joint("cell").qposadr[0]
         self._cell_qpos = data.qpos[cell : cell + 7]
-        self._flange_xmat = data.site("flange").xmat
         self._blade, self._lip = model.geom("blade").id, model.geom("lip").id
-        self._cell_geoms = np.flatnonzero(model.geom_bodyid == model.body("cell").id)
+        self._is_cell = model.geom_bodyid == model.body("cell").id
         self._clamped = self.parameters.holder == "clamp"
         self._break_length = TENDON_REST + self.parameters.break_stretch
         self._contact_force = np.zeros(6)
@@ -111,23 +111,23 @@ class PrySimulation:
         return current
 
     def advance(self, milliseconds: int) -> None:
-        """Step the physics; wrench samples collect until `pull_wrench`."""
-        raw = np.empty((milliseconds, 6))
-        rotation = np.empty((milliseconds, 9))
-        model, data, xmat, sensors = self.model, self.data, self._flange_xmat, self.data.sensordata
-        step = mujoco.mj_step
-        for k in range(milliseconds):
-            if k % TARGET_MS == 0:
-                self._target_ms += min(TARGET_MS, milliseconds - k)
-                data.ctrl[:] = self._current_target()
-            step(model, data)
-            raw[k] = sensors
-            rotation[k] = xmat
-            self._watch_release(k)
-            if (self.elapsed_ms + k) % CONTACT_MS == 0:
+        """Step the physics by a multiple of 5 ms; wrench samples collect until `pull_wrench`."""
+        if milliseconds % BLOCK_MS:
+            raise ValueError(f"advance takes a multiple of {BLOCK_MS} ms, got {milliseconds}.")
+        log = np.empty((milliseconds, self.data.sensordata.size))
+        model, data, sensors, step = self.model, self.data, self.data.sensordata, mujoco.mj_step
+        for start in range(0, milliseconds, BLOCK_MS):
+            self._target_ms += BLOCK_MS
+            data.ctrl[:] = self._current_target()
+            for k in range(start, start + BLOCK_MS):
+                step(model, data)
+                log[k] = sensors
+            self._watch_release(log[start : start + BLOCK_MS])
+            self.elapsed_ms += BLOCK_MS
+            if self.elapsed_ms % CONTACT_MS == 0:
                 self._watch_contact()
-        self.elapsed_ms += milliseconds
-        external = self._sensor.external(raw, rotation.reshape(-1, 3, 3))
+        axes = log[:, 6:15].reshape(-1, 3, 3).transpose(0, 2, 1)  # columns are the flange's axes
+        external = self._sensor.external(log[:, :6], axes)
         self._wrench.append(self._sensor.process(external))
         self._watch_force(external)
 
@@ -168,23 +168,21 @@ class PrySimulation:
         noise = self._rng.normal(0, 1, 4) * [2e-4, 2e-4, 2e-4, 3e-3]
         return self.cell_pose() + np.asarray(self.parameters.object_error) + noise
 
-    def _watch_release(self, k: int) -> None:
-        truth = self.truth
+    def _watch_release(self, block: Array) -> None:
+        """Break glue that a block of sensor rows shows stretched too far; follow the tip once free."""
+        truth, tip_z = self.truth, block[:, TIP_Z]
         if truth.released:
-            travel = self._tool_qpos[2] - truth.release_z
-            truth.travel_after_release = max(truth.travel_after_release, float(travel))
-            return
-        if self._clamped:
-            if k % CONTACT_MS == 0 and self._clamp_cleared():
-                self._release()
-            return
-        lengths = self.data.ten_length
-        if lengths.max() > self._break_length:
-            for i in np.flatnonzero(truth.glue & (lengths > self._break_length)):
-                self.model.tendon_stiffness[i] = self.model.tendon_damping[i] = 0.0
-                truth.glue[i] = False
-            if not truth.glue.any():
-                self._release()
+            truth.travel_after_release = max(truth.travel_after_release, float(tip_z.max()) - truth.release_z)
+        elif self._clamped:
+            if self._clamp_cleared():
+                self._release(float(tip_z[-1]))
+        else:
+            broken = truth.glue & (block[:, TIP_Z + 1 :].max(axis=0) > self._break_length)
+            if broken.any():
+                self.model.tendon_stiffness[broken] = self.model.tendon_damping[broken] = 0.0
+                truth.glue &= ~broken
+                if not truth.glue.any():
+                    self._release(float(tip_z[-1]))
 
     def _clamp_cleared(self) -> bool:
         """True once the ridges are above both plungers' centres."""
@@ -197,9 +195,9 @@ class PrySimulation:
         _, _, _, qw, qx, qy, qz = self._cell_qpos
         return math.asin(max(-1.0, min(1.0, 2 * (qw * qy - qz * qx))))
 
-    def _release(self) -> None:
+    def _release(self, tip_z: float) -> None:
         self.truth.released = True
-        self.truth.release_z = float(self._tool_qpos[2])
+        self.truth.release_z = tip_z
 
     def _watch_contact(self) -> None:
         """Force of the blade on the lip, and how long a loaded cell has been out of touch with the blade."""
@@ -207,7 +205,7 @@ class PrySimulation:
         if self.data.ncon:
             pairs = self.data.contact.geom
             with_blade = (pairs == self._blade).any(axis=1)
-            for i in np.flatnonzero(with_blade & np.isin(pairs, self._cell_geoms).any(axis=1)):
+            for i in np.flatnonzero(with_blade & self._is_cell[pairs].any(axis=1)):
                 mujoco.mj_contactForce(self.model, self.data, int(i), self._contact_force)
                 touching, on_cell = True, on_cell + float(self._contact_force[0])
                 if self._lip in pairs[i]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from policy.checkpoint import checkpoint_exists, load_policy, open_checkpoint
+from policy.metrics import read_metrics
 from tests.e2e.test_train_resume import assert_same_run
 from tests.tiny_training import CONFIG, train_tiny, write_demos
 
@@ -31,18 +32,17 @@ def saved_step(run_dir: Path) -> int:
     return step
 
 
-def kill_while_training(process: subprocess.Popen[bytes], run_dir: Path, delay: float) -> None:
-    """Kill `delay` seconds after the process saved for the first time."""
-    since = (run_dir / "last").stat().st_mtime_ns if checkpoint_exists(run_dir / "last") else 0
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        last = run_dir / "last"
-        if last.is_dir() and last.stat().st_mtime_ns > since:
+def kill_after(process: subprocess.Popen[bytes], run_dir: Path, step: int, delay: float) -> None:
+    """Kill `delay` seconds after the row of `step` or of a later one was written."""
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        rows = read_metrics(run_dir / "metrics.jsonl")
+        if rows and rows[-1]["step"] >= step:
             break
         time.sleep(0.005)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> 
     moments = random.Random(time.time_ns())
     run_dir = tmp_path / "run"
     for attempt in range(3):
-        delay = moments.uniform(0.0, 0.5)
-        kill_while_training(start(demos, run_dir, resume=attempt > 0), run_dir, delay)
-        print(f"killed after {delay:.3f} s with step {saved_step(run_dir)} saved")
+        step, delay = 100 * attempt + moments.randint(5, 100), moments.uniform(0.0, 0.05)
+        kill_after(start(demos, run_dir, resume=attempt > 0), run_dir, step, delay)
+        print(f"killed {delay:.3f} s after step {step}, with step {saved_step(run_dir)} saved")
         load_policy(run_dir / "last")
     assert start(demos, run_dir, resume=True).wait() == 0
     assert_same_run(run_dir, tmp_path / "whole")

@@ -13,8 +13,9 @@ pytest.importorskip("rclpy")
 
 from data.spec import SpecError
 from deploy.ros2.node import PolicyNode
-from deploy.ros2.settings import PolicyNodeSettings
+from deploy.ros2.settings import PolicyNodeSettings, SensorLimits
 from deploy.ros2.wire import free_domain_id, ros_context
+from deploy.safety import SafetyLimits
 from tests.ros.bench_robot import (
     HORIZONS,
     SENSORS,
@@ -25,8 +26,11 @@ from tests.ros.bench_robot import (
 )
 
 pytestmark = pytest.mark.ros
+# Wider than the defaults, so that a busy machine does not make a sensor stale.
+LIMITS = SensorLimits(image_age=0.4, wrench_age=0.2, pose_age=0.2)
+SETTINGS = PolicyNodeSettings(sensors=LIMITS, safety=SafetyLimits(max_sensor_age=0.4))
 COMMAND_PERIOD = 0.02
-SLACK = 0.15  # [s] for threads and the wire on a busy machine
+SLACK = 0.25  # [s] for threads and the wire on a busy machine
 
 
 class Bench(NamedTuple):
@@ -40,7 +44,7 @@ def bench() -> Iterator[Bench]:
     domain = free_domain_id()
     with ros_context(domain) as here, ros_context(domain) as there:
         controller = ScriptedController()
-        node = PolicyNode(controller, HORIZONS, PolicyNodeSettings(), here)
+        node = PolicyNode(controller, HORIZONS, SETTINGS, here)
         robot = BenchRobot(there)
         with running(node), running(robot):
             yield Bench(robot, controller, node)
@@ -64,7 +68,7 @@ def test_it_moves_at_the_commanded_speed(bench: Bench) -> None:
     wait_until(lambda: bench.robot.commands[-1][0] > first[0] + 0.5)
     last = bench.robot.commands[-1]
     speed = (last[1][1, 3] - first[1][1, 3]) / (last[0] - first[0])  # the tool's x is the world's y
-    assert speed == pytest.approx(0.02, rel=0.25)
+    assert speed == pytest.approx(0.02, rel=0.4)
 
 
 def test_the_policy_sees_windows_of_its_own_shapes(bench: Bench) -> None:
@@ -87,7 +91,8 @@ def test_disable_stops_the_tool_and_tells_what_happened(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sensor", "limit"), [("wrench", 0.05), ("pose", 0.05), ("scene_rgb", 0.2)]
+    ("sensor", "limit"),
+    [("wrench", LIMITS.wrench_age), ("pose", LIMITS.pose_age), ("scene_rgb", LIMITS.image_age)],
 )
 def test_a_silent_sensor_makes_it_hold_within_its_limit(
     bench: Bench, sensor: str, limit: float
@@ -115,7 +120,7 @@ def test_a_chunk_that_has_run_out_makes_it_hold(bench: Bench) -> None:
 
 def test_enable_is_refused_while_a_sensor_is_missing(bench: Bench) -> None:
     bench.robot.silent.update(SENSORS)
-    time.sleep(0.3)
+    time.sleep(LIMITS.image_age + SLACK)
     answer = bench.robot.enable()
     assert not answer.success
     assert "not enabled" in answer.message
@@ -134,7 +139,7 @@ def test_after_a_reset_it_begins_at_the_measured_pose_again(bench: Bench) -> Non
 def test_the_wrong_camera_size_ends_the_node_with_the_reason() -> None:
     domain = free_domain_id()
     with ros_context(domain) as here, ros_context(domain) as there:
-        node = PolicyNode(ScriptedController(), HORIZONS, PolicyNodeSettings(), here)
+        node = PolicyNode(ScriptedController(), HORIZONS, SETTINGS, here)
         robot = BenchRobot(there)
         robot.image_shape = (4, 4, 3)
         with running(robot), pytest.raises(SpecError, match=r"\(4, 4, 3\), wanted \(8, 6, 3\)"):

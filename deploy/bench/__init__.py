@@ -1,0 +1,1 @@
+"""Measurements of parts: a tick of a controller, a step of training."""
