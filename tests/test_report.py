@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
 from html.parser import HTMLParser
@@ -189,3 +190,19 @@ def test_smoothing_looks_back_only() -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+ROW_MAKERS = ("Row", "success_row", "percentile_rows", "_percentiles", "_ratio")
+
+
+def test_every_row_is_documented() -> None:
+    root = Path(prise.__file__).parent
+    documented = (root / "docs" / "results.md").read_text(encoding="utf-8")
+    names = set()
+    for path in [p for package in prise.OUR_PACKAGES for p in (root / package).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ROW_MAKERS and node.args:
+                first = node.args[0]
+                names |= {first.value} if isinstance(first, ast.Constant) else set()
+    assert {"success", "tick_ms", "minutes", "loader_share"} <= names
+    assert [name for name in sorted(map(str, names)) if f"`{name}`" not in documented] == []

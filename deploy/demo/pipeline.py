@@ -183,7 +183,7 @@ def _do(plan: Plan, step: Step, number: int) -> None:
     so_far, left = sum(_minutes(plan).values()), time_left(plan)
     say(
         f"[{number}/{len(STEPS)}] {step.name}: {step.about} | {so_far:.1f} min so far, "
-        f"about {left:.0f} min left"
+        f"{f'about {left:.0f}' if left >= 1 else 'less than 1'} min left"
     )
     started = time.monotonic()
     done = False

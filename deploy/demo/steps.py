@@ -139,17 +139,18 @@ def ros2(plan: Plan) -> None:
     from deploy.ros2.session import SessionConfig, run_session
 
     obs, controller = plan.arms[0]
+    robot = config_file("robot/ros2")
     config = SessionConfig(
         checkpoint=plan.checkpoint(obs).absolute(),
         controller=controller_config(controller),
         env=plan.config["env"],
-        policy_robot=config_file("robot/ros2"),
+        policy_robot=robot,
         sim_robot=config_file("robot/sim_ros2"),
         episodes=plan.config["ros2"]["episodes"],
         seed0=plan.config["ros2"]["seed0"],
     )
     result = run_session(config, (plan.run / ROS2).absolute())
-    context = {"obs": obs, "controller": controller, "threads": 1}
+    context = {"obs": obs, "controller": controller, "threads": robot["torch_threads"]}
     context |= {"split": plan.config["env"]["kwargs"]["split"]}
     outcomes = [episode.outcome for episode in result.episodes]
     rows = [*session_rows(result, context), *outcome_rows(outcomes, {**context, "wire": "ros2"})]

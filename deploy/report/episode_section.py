@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.report.figures import Arm
+from deploy.report.figures import OBS, Arm
 from deploy.report.html import data_uri, element, escape, section
 from deploy.report.plots import Marker, Plot, Series, render
 from deploy.report.run_files import ShownEpisode
@@ -35,7 +35,7 @@ def _card(episode: ShownEpisode) -> str:
     kind = "good" if about["success"] else "bad"
     badge = element("span", escape(about["outcome"].replace("_", " ")), cls=f"badge {kind}")
     arm = Arm(about["obs"], about["controller"], about["wire"])
-    title = element("h3", f"{escape(arm.title)} {badge}")
+    title = element("h3", f"{escape(OBS.get(arm.obs, arm.obs))} {badge}")
     video = element(
         "video",
         "",
@@ -48,7 +48,7 @@ def _card(episode: ShownEpisode) -> str:
         src=data_uri(episode.video, "video/mp4"),
     )
     metrics = about["metrics"]
-    facts = f"seed {about['seed']} · {metrics.get('duration_s', 0):.1f} s"
+    facts = f"{arm.way} · seed {about['seed']} · {metrics.get('duration_s', 0):.1f} s"
     if "peak_force_n" in metrics:
         facts += f" · peak force {metrics['peak_force_n']:.1f} N"
     if metrics.get("released"):
@@ -65,7 +65,7 @@ def _plots(episode: ShownEpisode) -> str:
     force = Plot(
         [
             Series(trace["force_t"], trace["force"], "|F|", 0),
-            Series(trace["force_t"], trace["fz"], "Fz, along the blade", 1, faint=True),
+            Series(trace["force_t"], trace["fz"], "Fz, tool frame", 1, faint=True),
         ],
         "time [s]",
         "force [N]",
