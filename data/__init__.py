@@ -1,1 +1,1 @@
-"""Demonstrations to samples: specs, storage, windows, statistics. Imports none of the other packages."""
+"""Demonstrations to samples: specs, storage, windows, statistics; imports none of ours."""

@@ -94,7 +94,8 @@ class DataSpec:
             have = self.obs.get(key)
             if have != need:
                 raise SpecError(
-                    f"{who} wants observation {key!r} as {need}, got {have}. Available: {sorted(self.obs)}."
+                    f"{who} wants observation {key!r} as {need}, got {have}. "
+                    f"Available: {sorted(self.obs)}."
                 )
         if self.action != wanted.action:
             raise SpecError(f"{who} wants actions {wanted.action}, got {self.action}.")

@@ -58,7 +58,13 @@ class OffscreenRenderer:
         self._gl.make_current()
         self._camera.fixedcamid = model.camera(camera).id
         mujoco.mjv_updateScene(
-            model, data, self._option, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+            model,
+            data,
+            self._option,
+            self._perturb,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
         )
         frame = np.empty((self.size, self.size, 3), np.uint8)
         mujoco.mjr_render(self._rect, self._scene, self._context)

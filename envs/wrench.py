@@ -1,7 +1,8 @@
 """A wrist force-torque sensor: from MuJoCo's interaction force to what a driver would publish.
 
-    1 kHz raw -> gravity compensation -> tool centre point -> + bias, drift, noise, quantisation -> clip
-              -> causal Butterworth low-pass with state -> every 10th sample -> tare -> 100 Hz wrench
+    1 kHz raw -> gravity compensation -> tool centre point -> + bias, drift, noise, quantisation
+              -> clip -> causal Butterworth low-pass with state -> every 10th sample -> tare
+              -> 100 Hz wrench
 
 MuJoCo's force and torque sensors report child on parent in the site's frame, so the force of the
 world on the tool is `-(f + R^T m g)` (XML reference, "force" sensor). The filter runs on the stream
@@ -74,7 +75,7 @@ class WrenchSensor:
         self._tare = np.zeros(6)
 
     def external(self, raw: Array, rotation: Array) -> Array:
-        """Wrench of the world on the tool at the tip, without sensor errors: (n, 6) from raw (n, 6)."""
+        """True wrench of the world on the tool at the tip: (n, 6) from raw (n, 6)."""
         gravity = -GRAVITY * rotation[:, 2, :]  # (n, 3) gravity in the sensor frame, R^T g
         weight = self._load.mass * gravity
         force = -(raw[:, :3] + weight)

@@ -5,15 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from deploy.commands.compose import compose
@@ -21,13 +16,7 @@ from deploy.demo import pipeline
 from deploy.demo.markers import Marker
 from deploy.demo.pipeline import STEPS, DemoError, Step, check, digest, run, time_left
 from deploy.demo.plan import LOGS, Plan, quoted, training_arguments
-from deploy.demo.replay import Recorded, choose, replay
 from deploy.demo.training import ChildFailedError, TrainingJob, train_together
-from envs.base import EnvFactory
-from envs.evaluate import ending
-from envs.pry.expert import PryExpert
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -228,115 +217,8 @@ def test_paths_arrive_as_they_are(path: str) -> None:
     assert compose("train", [f"dataset.path={quoted(Path(path))}"])["dataset"]["path"] == path
 
 
-def _recorded(obs: str, seed: int, outcome: str) -> Recorded:
-    return Recorded(obs, "rti", seed, outcome == "success", outcome, {}, [])
-
-
-def _arms(first: str, second: str) -> dict[tuple[str, str], list[Recorded]]:
-    letters = {"s": "success", "o": "over_travel", "p": "premature_stop"}
-    return {
-        (obs, "rti"): [_recorded(obs, seed, letters[c]) for seed, c in enumerate(outcomes)]
-        for obs, outcomes in (("vision_force", first), ("vision", second))
-    }
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "chosen"),
-    [
-        # The most frequent failure of the second arm where the first one succeeds.
-        ("osss", "opoo", ["vision_force 2 success", "vision 2 over_travel", "vision_force 0"]),
-        ("ss", "ss", ["vision_force 0 success"]),
-        ("oo", "os", ["vision 1 success", "vision_force 0 over_travel", "vision_force 1"]),
-        ("pp", "pp", ["vision_force 0 premature_stop", "vision_force 1"]),
-    ],
-)
-def test_what_teaches_most_is_shown(first: str, second: str, chosen: list[str]) -> None:
-    shown = [f"{e.obs} {e.seed} {e.outcome}" for _, e in choose(_arms(first, second))]
-    assert len(shown) == len(chosen)
-    assert all(s.startswith(c) for s, c in zip(shown, chosen, strict=True))
-
-
-@pytest.mark.slow
-def test_replay_repeats_the_episode_and_refuses_another_ending(tmp_path: Path) -> None:
-    kwargs = {"image_size": 32, "cameras": ["wrist", "scene"], "split": "train"}
-    env = {"id": "Prise/Pry-v0", "kwargs": kwargs}
-    episode = _expert_episode(env, seed=7)
-    replay(episode, env, tmp_path / "good")
-    trace = json.loads((tmp_path / "good.json").read_text())
-    events = trace["events"]
-    assert events["contact"] < events["release"] < events["end"]
-    assert events["end"] == len(episode.actions) / 10
-    assert max(trace["force"]) == pytest.approx(episode.metrics["peak_force_n"], rel=0.2)
-    assert (tmp_path / "good.mp4").stat().st_size > 1000
-    other = Recorded(**{**vars(episode), "outcome": "over_travel"})
-    with pytest.raises(ValueError, match="seed 7 ended with success"):
-        replay(other, env, tmp_path / "other")
-    assert not (tmp_path / "other.mp4").exists()
-
-
-def _expert_episode(env: dict[str, Any], seed: int) -> Recorded:
-    """Made without cameras, as they must not matter."""
-    simulated = EnvFactory(env["id"], {**env["kwargs"], "cameras": []})()
-    expert = PryExpert()
-    obs, info = simulated.reset(seed=seed)
-    expert.reset(seed)
-    actions: list[list[float]] = []
-    over = False
-    while not over:
-        action = np.asarray(expert.act(obs, info).to_execute, np.float32)
-        actions.append(action.tolist())
-        obs, _, terminated, truncated, info = simulated.step(action)
-        over = terminated or truncated
-    success, outcome, metrics = ending(simulated, info)
-    return Recorded("vision_force", "rti", seed, success, outcome, metrics, actions)
-
-
 @pytest.mark.slow
 def test_failed_training_names_its_log(tmp_path: Path) -> None:
     arguments = [f"dataset.path={tmp_path}/none.zarr", f"out={tmp_path}/run"]
     with pytest.raises(ChildFailedError, match=r"training blind failed.*none\.zarr.*train_blind"):
         train_together([TrainingJob("blind", arguments, tmp_path / "run", 10)], tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.e2e
-def test_whole_demo_survives_an_interrupt_and_is_instant_when_done(tmp_path: Path) -> None:
-    import rclpy  # noqa: F401  without it the fourth step cannot be; this says so at once
-
-    small = ["denoiser.width=32", "denoiser.num_layers=1", "train.log_every=2"]
-    command = [
-        *(sys.executable, "-m", "prise", "demo", f"out={tmp_path}/demo"),
-        *("collect.episodes=3", "env.kwargs.image_size=32", "train.steps=20", "bench.rounds=2"),
-        *("train.batch_size=16", "evaluate.episodes=1", "evaluate.workers=1", "ros2.episodes=1"),
-        "train.overrides=[" + ",".join(f"'{s}'" for s in small) + "]",
-        "evaluate.controllers.vision_force=[rti,cold_ddim]",
-    ]
-    begun = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "demo" / "runs" / "vision" / "metrics.jsonl"
-    while begun.poll() is None and not (metrics.is_file() and metrics.read_text()):
-        time.sleep(0.05)
-    begun.send_signal(signal.SIGINT)
-    _, said = begun.communicate()
-    assert begun.returncode == 130, said
-    assert (tmp_path / "demo" / "runs" / "vision" / "last" / "manifest.json").is_file()
-
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "done before: collect" in done.stdout
-    rows = json.loads((tmp_path / "demo" / "results.json").read_text())["rows"]
-    found = {(r["name"], r.get("obs"), r.get("controller"), r.get("wire")) for r in rows}
-    assert ("success", "vision_force", "rti", "lockstep") in found
-    assert ("success", "vision_force", "cold_ddim", "lockstep") in found
-    assert ("success", "vision", "rti", "lockstep") in found
-    assert ("success", "vision_force", "rti", "ros2") in found
-    names = {row["name"] for row in rows}
-    wanted = {"tick_ms", "nfe_per_tick", "deadline_misses", "minutes", "success_difference"}
-    assert wanted <= names
-    assert {row.get("step") for row in rows if row["name"] == "minutes"} >= {"all", "train", "ros2"}
-    html = (tmp_path / "demo" / "report.html").read_text()
-    assert html.count("<video") >= 1
-
-    started = time.monotonic()
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert again.stdout.startswith("all steps were done before")
-    assert time.monotonic() - started < 30  # nothing but imports and the config, on a busy machine

@@ -1,12 +1,13 @@
 """The prying task: determinism, honesty of the observations, judgement, splits."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 import envs  # noqa: F401  # registers Prise/Pry-v0
-from data.rotation import apply_increment
 from envs.base import EnvFactory
 from envs.pry.env import STAND_STILL, PryEnv
 from envs.pry.expert import PryExpert
@@ -23,7 +24,9 @@ def make(**kwargs: object) -> PryEnv:
     return env
 
 
-def demonstrate(env: PryEnv, seed: int, mistake_rate: float = 0.0) -> tuple[dict, list[str]]:
+def demonstrate(
+    env: PryEnv, seed: int, mistake_rate: float = 0.0
+) -> tuple[dict[str, Any], list[str]]:
     expert = PryExpert(mistake_rate=mistake_rate)
     expert.reset(seed)
     obs, info = env.reset(seed=seed)
@@ -77,7 +80,7 @@ def test_glue_state_does_not_change_a_pixel() -> None:
 
 
 def test_measured_pose_lags_the_command_under_load() -> None:
-    """The commanded pose would tell the force through the stiffness; only the measured one is observed."""
+    """The commanded pose would tell the force; only the measured one is observed."""
     env = make(**BLIND)
     expert = PryExpert(mistake_rate=0.0)
     expert.reset(0)

@@ -1,1 +1,1 @@
-"""Prying a glued or clamped battery cell out of its tray with a thin blade: the release can be felt, not seen."""
+"""Prying a battery cell out of its tray with a thin blade: the release is felt, not seen."""

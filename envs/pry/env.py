@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -39,7 +39,9 @@ def action_spec() -> ActionSpec:
 
 def pry_spec(image_size: int, cameras: tuple[str, ...]) -> DataSpec:
     """Observations and actions of the prying task."""
-    obs = {f"{c}_rgb": ObsSpec((image_size, image_size, 3), "image", "1/255", RATE_HZ) for c in cameras}
+    obs = {
+        f"{c}_rgb": ObsSpec((image_size, image_size, 3), "image", "1/255", RATE_HZ) for c in cameras
+    }
     obs["pose"] = ObsSpec((9,), "state", "m, rot6d", RATE_HZ)
     obs["wrench"] = ObsSpec((6,), "wrench", "N, N m", WRENCH_HZ)
     return DataSpec(obs, action_spec(), RATE_HZ, "pry")
@@ -49,7 +51,7 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
     """Observations: camera frames, measured tool pose (9,), the tick's ten wrench samples (10, 6).
 
     Neither the commanded pose nor the last action is observed: through the impedance controller's
-    stiffness either would give the force away. `info["object_pose"]` is for the scripted expert only.
+    stiffness either would give the force away. `info["object_pose"]` is for the expert only.
 
     Args:
         image_size: pixels of a camera frame's side.
@@ -75,10 +77,15 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
         self._image_size, self._cameras, self._split = image_size, tuple(cameras), split
         self._limits = Limits(tolerance=tolerance)
         self._ranges = replace(Randomization(), **(randomization or {}))
-        draw(np.random.default_rng(0), split, self._ranges)  # a wrong split fails here, not at reset
+        draw(
+            np.random.default_rng(0), split, self._ranges
+        )  # a wrong split fails here, not at reset
         action = self.data_spec.action
-        self.action_space = spaces.Box(np.float32(action.low), np.float32(action.high), dtype=np.float32)
-        self.observation_space = spaces.Dict({k: self._space(k) for k in self.data_spec.obs})
+        self.action_space = spaces.Box(
+            np.array(action.low, np.float32), np.array(action.high, np.float32)
+        )
+        observations = spaces.Dict({key: self._space(key) for key in self.data_spec.obs})
+        self.observation_space = cast("spaces.Space[Obs]", observations)
         self.sim: PrySimulation
         self.judge: Judge
 
@@ -88,7 +95,9 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
             return spaces.Box(0, 255, shape, np.uint8)
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Obs, dict[str, Any]]:
         """Start an episode; `seed` decides everything in it."""
         super().reset(seed=seed)
         self.sim = PrySimulation(draw(self.np_random, self._split, self._ranges), self.np_random)
@@ -105,9 +114,19 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
         outcome = self.judge.tick(target[:3, 3] - before[:3, 3])
         info = self._info()
         if outcome is not None:
-            info |= {"success": outcome == "success", "outcome": outcome, "metrics": self.judge.metrics()}
+            info |= {
+                "success": outcome == "success",
+                "outcome": outcome,
+                "metrics": self.judge.metrics(),
+            }
         ended = outcome is not None
-        return self.observe(), float(outcome == "success"), ended and outcome != "timeout", outcome == "timeout", info
+        return (
+            self.observe(),
+            float(outcome == "success"),
+            ended and outcome != "timeout",
+            outcome == "timeout",
+            info,
+        )
 
     def observe(self) -> Obs:
         """What the sensors say now; takes the wrench samples since the last call."""
@@ -117,7 +136,7 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
         obs["wrench"] = wrench[-self.data_spec.samples_per_tick("wrench") :]
         return obs
 
-    def render(self) -> NDArray[np.uint8]:  # type: ignore[override]  # gymnasium types it as a free RenderFrame
+    def render(self) -> NDArray[np.uint8]:
         """The scene camera at 480 x 480."""
         return self._frame("scene", 480)
 
@@ -131,11 +150,13 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
         value, space = np.asarray(action), self.action_space
         assert isinstance(space, spaces.Box)
         if value.shape != space.shape or not np.isfinite(value).all():
-            raise ValueError(f"action came as {value.shape} {value}, wanted {space.shape} finite numbers.")
+            raise ValueError(
+                f"action came as {value.shape} {value}, wanted {space.shape} finite numbers."
+            )
         if (value < space.low - 1e-6).any() or (value > space.high + 1e-6).any():
             i = int(np.argmax(np.maximum(space.low - value, value - space.high)))
             name = self.data_spec.action.names[i]
             raise ValueError(
-                f"action {name!r} is {value[i]:.5g}, wanted [{space.low[i]:.5g}, {space.high[i]:.5g}]; "
-                "clip it to the action space."
+                f"action {name!r} is {value[i]:.5g}, "
+                f"wanted [{space.low[i]:.5g}, {space.high[i]:.5g}]; clip it to the action space."
             )

@@ -1,13 +1,14 @@
 """The scripted expert: guarded moves on the felt force, in phases.
 
-    approach -> descend until the floor is felt -> back off -> slide until the cell's face is felt -> relieve
-             -> creep upwards, flattening the blade -> load was there and fell away: stand still
+    approach -> descend until the floor is felt -> back off -> slide until the face is felt
+             -> relieve -> creep upwards, flattening the blade
+             -> load was there and fell away: stand still
                     a contact too high up is the top of the lip: retreat and try again
 
-It acts on what a policy could observe (measured pose, filtered wrench) plus a noisy object pose, never on
-the glue. In `mistake_rate` of the episodes it first aims at the lip on purpose; those actions are marked
-invalid, so that only the recovery is learned. Executed actions carry a little noise while the label is
-the clean action (noise injection as in DART, Laskey et al. 2017), which widens the demonstrated states.
+It acts on what a policy could observe (measured pose, filtered wrench) plus a noisy object pose,
+never on the glue. In `mistake_rate` of the episodes it first aims at the lip on purpose; those
+actions are marked invalid, so that only the recovery is learned. Executed actions carry a little
+noise while the label is the clean action (DART, Laskey et al. 2017): it widens the states shown.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Gains:
     floor_force: float = 2.0
     face_force: float = 2.5
     armed_load: float = 1.4
-    lip_height: float = 0.0017  # lower than this above the floor, a load is friction on the cell's face
+    lip_height: float = (
+        0.0017  # lower than this above the floor, a load is friction on the cell's face
+    )
     released_load: float = 0.6  # the freed cell weighs up to 0.35 N on the blade
     hold_samples: int = 7  # at 100 Hz
     face_load: float = 1.5
@@ -55,7 +58,9 @@ class Gains:
 class PryExpert:
     """Follows `envs.base.Expert`; `reset` draws whether this episode contains a mistake."""
 
-    def __init__(self, mistake_rate: float = 0.13, noise: float = 1e-4, gains: Gains | None = None) -> None:
+    def __init__(
+        self, mistake_rate: float = 0.13, noise: float = 1e-4, gains: Gains | None = None
+    ) -> None:
         self._mistake_rate, self._noise = mistake_rate, noise
         self.gains = gains or Gains()
         self._reset_episode(np.random.default_rng(0))
@@ -106,7 +111,9 @@ class PryExpert:
         turn = np.clip(0.6 * turn, -gains.turn_step, gains.turn_step)
         if distance < 0.0008 or (math.hypot(*offset[:2]) < 0.0008 and offset[2] > 0):
             self.phase = "descend"
-        step = offset * min(1.0, gains.approach_step / distance) if distance > 0.004 else 0.4 * offset
+        step = (
+            offset * min(1.0, gains.approach_step / distance) if distance > 0.004 else 0.4 * offset
+        )
         return step, turn
 
     def _descend(self, pose: Array, force: Array, cell: Array) -> tuple[Array, Array]:
@@ -135,7 +142,9 @@ class PryExpert:
     def _slide(self, pose: Array, force: Array, cell: Array) -> tuple[Array, Array]:
         if force[-5:].mean(axis=0) @ _forward(pose) > -self.gains.face_force:
             return _forward(pose) * self.gains.slide_step, np.zeros(2)
-        if _in_cell(cell, pose[:3, 3])[0] < self.gains.face_x:  # it is the lip's edge, not the cell's face
+        if (
+            _in_cell(cell, pose[:3, 3])[0] < self.gains.face_x
+        ):  # it is the lip's edge, not the cell's face
             self.phase, self._countdown = "retreat", 8
             return self._retreat(pose, force, cell)
         self.phase = "relieve"
@@ -145,7 +154,9 @@ class PryExpert:
         """Take the sliding force off the face: its friction would feel like a load."""
         self.phase, self._countdown = "creep", 0
         pushed = -float(force[-3:].mean(axis=0) @ _forward(pose)) - self.gains.face_load
-        return -np.clip(pushed * self.gains.relieve_per_newton, 0.0, 0.0006) * _forward(pose), np.zeros(2)
+        return -np.clip(pushed * self.gains.relieve_per_newton, 0.0, 0.0006) * _forward(
+            pose
+        ), np.zeros(2)
 
     def _creep(self, pose: Array, force: Array, cell: Array) -> tuple[Array, Array]:
         gains, load = self.gains, -force[:, 2]
@@ -160,10 +171,12 @@ class PryExpert:
             self.phase = "stop"
             return np.zeros(3), np.zeros(2)
         step = gains.creep_step
-        # The tilting cell comes towards the blade; jammed between blade and rim it would never feel free.
+        # The tilting cell comes towards the blade; jammed against the rim it never feels free.
         pushed = -float(force[-5:].mean(axis=0) @ _forward(pose)) - gains.face_load
         back = np.clip(gains.yield_per_newton * pushed, 0.0, gains.creep_step)
-        return np.array([0.0, 0.0, step]) - back * _forward(pose), np.array([0.0, -gains.creep_turn * step])
+        return np.array([0.0, 0.0, step]) - back * _forward(pose), np.array(
+            [0.0, -gains.creep_turn * step]
+        )
 
     def _stop(self, pose: Array, force: Array, cell: Array) -> tuple[Array, Array]:
         return np.zeros(3), np.zeros(2)
@@ -178,7 +191,8 @@ def _forward(pose: Array) -> Array:
 def _in_world(cell: Array, point: Array) -> Array:
     c, s = math.cos(cell[3]), math.sin(cell[3])
     turned = np.array([c * point[0] - s * point[1], s * point[0] + c * point[1], point[2]])
-    return np.asarray(cell[:3]) + turned
+    world: Array = cell[:3] + turned
+    return world
 
 
 def _in_cell(cell: Array, point: Array) -> Array:
@@ -188,7 +202,7 @@ def _in_cell(cell: Array, point: Array) -> Array:
 
 
 def _increment(rotation: Array, motion: Array, turn: Array) -> NDArray[np.float32]:
-    """Action (9,) that moves by `motion` in the world, yaws about the world's z and pitches about the tool's y."""
+    """Action (9,): `motion` in the world, yaw about the world's z, pitch about the tool's y."""
     cy, sy = math.cos(turn[0]), math.sin(turn[0])
     cp, sp = math.cos(turn[1]), math.sin(turn[1])
     yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]])

@@ -1,8 +1,8 @@
 """Is the prying task honest? Rules that do not feel must fail, the expert that feels must succeed.
 
-Every episode is pried by the expert without its stop; a rule then says when it would have stopped, and
-the log says whether that was after the release and within the tolerance. Each blind rule gets the
-best threshold for these very episodes, which favours it.
+Every episode is pried by the expert without its stop; a rule then says when it would have stopped,
+and the log says whether that was after the release and within the tolerance. Each blind rule gets
+the best threshold for these very episodes, which favours it.
 
     gate_blind   stop after a fixed time of lifting
     gate_pose    stop when the true cell has risen by a fixed height (better than any camera)
@@ -84,10 +84,14 @@ def expert_outcome(env: PryEnv, seed: int) -> str:
 
 def pry_without_stop(env: PryEnv, seed: int) -> PryLog | None:
     """Log of the expert's lifting if it never stopped; None if it never began to lift."""
-    expert = PryExpert(mistake_rate=0.0, noise=0.0, gains=Gains(armed_load=np.inf, probe_ticks=10**9))
+    expert = PryExpert(
+        mistake_rate=0.0, noise=0.0, gains=Gains(armed_load=np.inf, probe_ticks=10**9)
+    )
     expert.reset(seed)
     obs, info = env.reset(seed=seed)
-    sim, rows, measured = env.sim, [], []
+    sim = env.sim
+    rows: list[tuple[float, bool, float, float, float]] = []
+    measured: list[float] = []
     cell_z = 0.0
     for _ in range(LONGEST_TICKS):
         action = expert.act(obs, info).to_execute
@@ -99,7 +103,12 @@ def pry_without_stop(env: PryEnv, seed: int) -> PryLog | None:
             sim.advance(LOG_MS)
             if measured:
                 truth = sim.truth
-                log = (truth.travel_after_release, truth.released, truth.peak_force, truth.peak_lip_force)
+                log = (
+                    truth.travel_after_release,
+                    truth.released,
+                    truth.peak_force,
+                    truth.peak_lip_force,
+                )
                 rows.append((*log, float(sim.cell_pose()[2]) - cell_z))
         obs, info = env.observe(), {"object_pose": sim.noisy_object_pose()}
         if sim.truth.travel_after_release > 0.004 or sim.truth.unstable:
@@ -112,13 +121,13 @@ def pry_without_stop(env: PryEnv, seed: int) -> PryLog | None:
 
 def blind_rule(logs: list[PryLog | None], limits: Limits) -> NDArray[np.bool_]:
     """Stop after the best fixed time."""
-    return _best([lambda log, i=i: i for i in range(2, 1200, 2)], logs, limits)
+    return _best([partial(_always, index=i) for i in range(2, 1200, 2)], logs, limits)
 
 
 def pose_rule(logs: list[PryLog | None], limits: Limits) -> NDArray[np.bool_]:
     """Stop at the best fixed rise of the true cell."""
     heights = np.arange(0.1e-3, 12e-3, 0.1e-3)
-    return _best([lambda log, h=h: _first(log.cell_rise > h) for h in heights], logs, limits)
+    return _best([partial(_risen, height=float(h)) for h in heights], logs, limits)
 
 
 def jump_rule(logs: list[PryLog | None], limits: Limits) -> NDArray[np.bool_]:
@@ -133,6 +142,14 @@ def jump_rule(logs: list[PryLog | None], limits: Limits) -> NDArray[np.bool_]:
     return _best([partial(rule, threshold=float(t)) for t in thresholds], logs, limits)
 
 
+def _always(log: PryLog, index: int) -> int:
+    return index
+
+
+def _risen(log: PryLog, height: float) -> int | None:
+    return _first(log.cell_rise > height)
+
+
 def _first(mask: NDArray[np.bool_]) -> int | None:
     return int(np.argmax(mask)) if mask.any() else None
 
@@ -141,7 +158,8 @@ def _best(
     rules: list[Callable[[PryLog], int | None]], logs: list[PryLog | None], limits: Limits
 ) -> NDArray[np.bool_]:
     scores = [
-        np.array([log is not None and log.stopped_at(rule(log), limits) for log in logs]) for rule in rules
+        np.array([log is not None and log.stopped_at(rule(log), limits) for log in logs])
+        for rule in rules
     ]
     return max(scores, key=lambda successes: int(successes.sum()))
 
@@ -168,12 +186,19 @@ def measure(
     for name, successes in outcomes.items():
         rate, bar_at = float(np.mean(successes)), GATES[name]
         holds = rate >= bar_at if name == "gate_expert" else rate <= bar_at
-        context = {"task": "pry", "tolerance_mm": 1e3 * limits.tolerance, "bar": bar_at, "holds": holds}
+        context: dict[str, str | int | float | bool | None] = {
+            "task": "pry",
+            "tolerance_mm": 1e3 * limits.tolerance,
+            "bar": bar_at,
+            "holds": holds,
+        }
         rows.append(success_row(name, successes, context=context))
     return rows
 
 
-def run(make_env: EnvFactory, out: Path, episodes: int = 200, seed0: int = 0, workers: int = 2) -> list[Row]:
+def run(
+    make_env: EnvFactory, out: Path, episodes: int = 200, seed0: int = 0, workers: int = 2
+) -> list[Row]:
     """`prise bench gates`: measure, print, write results.json."""
     seeds = list(range(seed0, seed0 + episodes))
     rows = measure(make_env, seeds, workers)

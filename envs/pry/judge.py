@@ -56,13 +56,16 @@ class Judge:
         self.ticks = 0
 
     def tick(self, commanded_motion: NDArray[np.float64]) -> str | None:
-        """Outcome after one policy tick in which the commanded tip moved by (3,) [m]; None: it goes on."""
+        """Outcome after a tick in which the commanded tip moved by (3,) [m]; None: it goes on."""
         self.ticks += 1
         tip = self._sim.tip
         self._lowest = min(self._lowest, float(tip[2]))
         if tip[2] - self._lowest > self.LIFT and self._in_tray(tip)[0] > self.UNDER_LIP_X:
             self._lifting = True
-        still = abs(commanded_motion[2]) < self.STILL_Z and math.hypot(*commanded_motion[:2]) < self.STILL_XY
+        still = (
+            abs(commanded_motion[2]) < self.STILL_Z
+            and math.hypot(*commanded_motion[:2]) < self.STILL_XY
+        )
         self._still = self._still + 1 if self._lifting and still else 0
         return self._failure() or self._ending()
 
@@ -87,7 +90,9 @@ class Judge:
     def _failure(self) -> str | None:
         truth, limits = self._sim.truth, self._limits
         cell = self._sim.cell_pose()
-        moved = math.hypot(cell[0] - self._sim.parameters.xy[0], cell[1] - self._sim.parameters.xy[1])
+        moved = math.hypot(
+            cell[0] - self._sim.parameters.xy[0], cell[1] - self._sim.parameters.xy[1]
+        )
         checks = (
             ("unstable", truth.unstable),
             ("over_force", truth.peak_force > limits.force),

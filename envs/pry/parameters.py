@@ -1,4 +1,4 @@
-"""What varies between prying episodes: physical, geometric, visual and sensor parameters, and the splits.
+"""What varies between prying episodes: physics, geometry, looks and sensors; and the splits.
 
 Break force and break stretch are drawn independently. With break force and stiffness drawn
 independently instead, the travel at release gives the hidden force away and the task can be solved
@@ -91,7 +91,9 @@ BASE_RGBA = {
 }
 
 
-def draw(rng: np.random.Generator, split: str = "train", ranges: Randomization | None = None) -> PryParameters:
+def draw(
+    rng: np.random.Generator, split: str = "train", ranges: Randomization | None = None
+) -> PryParameters:
     """Draw one episode's parameters; raises ValueError for an unknown split."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown; known: {', '.join(SPLITS)}.")

@@ -1,9 +1,9 @@
-"""The prying scene as MJCF: tray, cell with a lip, glue or clamp, and the tool on six impedance joints.
+"""The prying scene as MJCF: tray, cell with a lip, glue or clamp, tool on impedance joints.
 
-      lip ____                         The cell (60 x 40 x 8 mm) lies in a tray; its lip overhangs a
-     ====|    |____________  far rim   gap in front. The blade goes in over the near rim (the fulcrum),
-   rim   | cell            |__         under the lip, and levers the cell up. Six tension-only tendons
-    _____|_________________|__|__      are the glue; each breaks at its own stretch.
+      lip ____                         The cell (60 x 40 x 8 mm) lies in a tray; its lip
+     ====|    |____________  far rim   overhangs a gap in front. The blade goes in over the near
+   rim   | cell            |__         rim, under the lip, and levers the cell up. Six
+    _____|_________________|__|__      tension-only tendons are the glue.
 
 The tool's joints sit at the tool centre point (the tip of the blade), so qpos is the tool pose.
 Contact values: elliptic cone and stiff solref at 1 ms, since the gap is 3-4.5 mm.
@@ -40,7 +40,8 @@ def build_mjcf(p: PryParameters) -> str:
     return f"""
 <mujoco model="pry">
  <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10"/>
- <visual><quality shadowsize="0" offsamples="0"/><map znear="0.01" zfar="10"/><headlight active="0"/>
+ <visual><quality shadowsize="0" offsamples="0"/><map znear="0.01" zfar="10"/>
+  <headlight active="0"/>
   <global offwidth="640" offheight="640"/></visual>
  <default>
   <geom solref="0.004 1" solimp="0.95 0.99 0.0005" friction="{p.friction} 0.005 0.0001" condim="4"/>
@@ -81,7 +82,9 @@ def _text(values: object) -> str:
 
 
 def _position_actuators(joints: tuple[str, ...], stiffness: float, damping: float) -> str:
-    return "\n  ".join(f'<position joint="{j}" kp="{stiffness}" kv="{damping:.6g}"/>' for j in joints)
+    return "\n  ".join(
+        f'<position joint="{j}" kp="{stiffness}" kv="{damping:.6g}"/>' for j in joints
+    )
 
 
 def _distractors(look: Look) -> str:
@@ -95,7 +98,8 @@ def _distractors(look: Look) -> str:
 def _tray(p: PryParameters) -> str:
     tray, rim = _text(p.look.rgba["tray"]), _text(p.look.rgba["rim"])
     anchors = "".join(
-        f'<site name="anchor{i}" group="4" pos="{x} {y} -{TENDON_REST}"/>' for i, (x, y) in enumerate(_patches())
+        f'<site name="anchor{i}" group="4" pos="{x} {y} -{TENDON_REST}"/>'
+        for i, (x, y) in enumerate(_patches())
     )
     return f"""
   <body name="tray" pos="{_text((*p.xy, p.case_z))}" euler="0 0 {math.degrees(p.yaw):.6g}">
@@ -115,12 +119,14 @@ def _cell(p: PryParameters) -> str:
     cell, lip = _text(p.look.rgba["cell"]), _text(p.look.rgba["lip"])
     lip_z = p.gap + p.lip_thickness / 2 - 0.004
     ends = "".join(
-        f'<site name="patch{i}" group="4" pos="{x} {y} -.004"/>' for i, (x, y) in enumerate(_patches())
+        f'<site name="patch{i}" group="4" pos="{x} {y} -.004"/>'
+        for i, (x, y) in enumerate(_patches())
     )
     ridge = ""
     if p.holder == "clamp":
         ridge = "".join(
-            f'<geom type="box" size=".005 .001 .001" pos="-.02 {s * 0.021} .003" mass="0.0005" rgba="{cell}"/>'
+            f'<geom type="box" size=".005 .001 .001" pos="-.02 {s * 0.021} .003" mass="0.0005" '
+            f'rgba="{cell}"/>'
             for s in (-1, 1)
         )
     return f"""
@@ -134,24 +140,28 @@ def _cell(p: PryParameters) -> str:
 
 
 def _cell_body(p: PryParameters, half: tuple[float, float, float], rgba: str) -> str:
-    if p.shape == "round":  # two cylinders side by side on a thin sled, axis along x
+    if p.shape == "round":  # four round cells side by side, axes along x
         return "".join(
-            f'<geom type="capsule" size=".004" fromto="-.026 {y} 0 .026 {y} 0" mass="{p.mass / 4:.6g}" rgba="{rgba}"/>'
+            f'<geom type="capsule" size=".004" fromto="-.026 {y} 0 .026 {y} 0" '
+            f'mass="{p.mass / 4:.6g}" rgba="{rgba}"/>'
             for y in (-0.012, -0.004, 0.004, 0.012)
         )
     if p.shape == "series":  # two cells in a row with a gap between them
         return "".join(
-            f'<geom type="box" size=".0145 {half[1]} {half[2]}" pos="{x} 0 0" mass="{p.mass / 2:.6g}" rgba="{rgba}"/>'
+            f'<geom type="box" size=".0145 {half[1]} {half[2]}" pos="{x} 0 0" '
+            f'mass="{p.mass / 2:.6g}" rgba="{rgba}"/>'
             for x in (-0.0155, 0.0155)
         )
     z = half[2] - 0.004
-    return f'<geom type="box" size="{_text(half)}" pos="0 0 {z:.6g}" mass="{p.mass:.6g}" rgba="{rgba}"/>'
+    size = _text(half)
+    return f'<geom type="box" size="{size}" pos="0 0 {z:.6g}" mass="{p.mass:.6g}" rgba="{rgba}"/>'
 
 
 def _glue(p: PryParameters) -> str:
     # Tension only: no force below the rest length.
     patches = "".join(
-        f'<spatial name="glue{i}" group="4" stiffness="{p.stiffness:.8g}" damping="4" springlength="0 {TENDON_REST}">'
+        f'<spatial name="glue{i}" group="4" stiffness="{p.stiffness:.8g}" damping="4" '
+        f'springlength="0 {TENDON_REST}">'
         f'<site site="anchor{i}"/><site site="patch{i}"/></spatial>'
         for i in range(NUM_GLUE)
     )
@@ -168,7 +178,7 @@ def _glue_sensors() -> str:
 
 
 def _clamp(p: PryParameters) -> str:
-    """Two spring-loaded plungers over ridges on the cell's sides; the ridge has to push past them."""
+    """Two sprung plungers over ridges on the cell's sides; the ridges have to push past them."""
     radius, inner = 0.003, 0.0235
     rgba = _text(p.look.rgba["plunger"])
     turn = f'euler="0 0 {math.degrees(p.yaw):.6g}"'
@@ -204,17 +214,25 @@ def _tool(look: Look) -> str:
    <geom class="visual" type="sphere" size=".01" pos="{fx} 0 {fz}" mass=".3" rgba="{shank}"/>
    {_camera("wrist", look, (-0.002, 0.0, 0.085), (0, -1, 0), (0.97, 0, 0.26), 50)}
    <body name="tool"><site name="flange" group="4" pos="{fx} 0 {fz}"/><site name="tip" group="4"/>
-    <geom class="visual" type="box" size=".006 .006 .02" pos="{fx} 0 {fz - 0.02}" mass=".08" rgba="{shank}"/>
-    <geom name="blade" type="box" size=".025 .006 .0005" pos="-.025 0 .0005" mass=".02" rgba="{blade}"/>
+    <geom class="visual" type="box" size=".006 .006 .02" pos="{fx} 0 {fz - 0.02}" mass=".08"
+     rgba="{shank}"/>
+    <geom name="blade" type="box" size=".025 .006 .0005" pos="-.025 0 .0005" mass=".02"
+     rgba="{blade}"/>
    </body>
   </body>"""
 
 
 def _camera(
-    name: str, look: Look, pos: tuple[float, ...], right: tuple[float, ...], up: tuple[float, ...], fovy: float
+    name: str,
+    look: Look,
+    pos: tuple[float, ...],
+    right: tuple[float, ...],
+    up: tuple[float, ...],
+    fovy: float,
 ) -> str:
     x_axis, y_axis = np.asarray(right, float), np.asarray(up, float)
     turn = np.asarray(look.camera_turn[name])
     x_axis, y_axis = (v + np.cross(turn, v) for v in (x_axis, y_axis))
     where = np.asarray(pos) + np.asarray(look.camera_shift[name])
-    return f'<camera name="{name}" pos="{_text(where)}" xyaxes="{_text((*x_axis, *y_axis))}" fovy="{fovy}"/>'
+    axes = _text((*x_axis, *y_axis))
+    return f'<camera name="{name}" pos="{_text(where)}" xyaxes="{axes}" fovy="{fovy}"/>'

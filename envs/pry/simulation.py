@@ -1,4 +1,4 @@
-"""Physics of prying at 1 kHz: impedance target, breaking glue, contact forces, wrench, measured pose.
+"""Physics of prying at 1 kHz: impedance target, breaking glue, contacts, wrench, measured pose.
 
 The gymnasium environment and the simulated ROS 2 robot drive the same object: `set_target` and
 `advance` are all a robot's driver would offer. What only the judge may know (glue, true contact) is
@@ -47,7 +47,7 @@ class Truth:
 
 
 class PrySimulation:
-    """One episode's physics. Poses are 4x4 matrices; the tool frame sits at the tip of the blade."""
+    """One episode's physics. Poses are 4x4 matrices; the tool frame sits at the blade's tip."""
 
     def __init__(self, parameters: PryParameters, rng: np.random.Generator) -> None:
         self.parameters, self._rng = parameters, rng
@@ -55,7 +55,9 @@ class PrySimulation:
         self.data = mujoco.MjData(self.model)
         self._bind()
         dx, dy, dz, dyaw = parameters.tool_start
-        start = np.array([START_TIP[0] + dx, START_TIP[1] + dy, START_TIP[2] + dz, dyaw, START_PITCH, 0.0])
+        start = np.array(
+            [START_TIP[0] + dx, START_TIP[1] + dy, START_TIP[2] + dz, dyaw, START_PITCH, 0.0]
+        )
         self._tool_qpos[:] = start
         self.data.ctrl[:] = start
         mujoco.mj_forward(self.model, self.data)
@@ -63,7 +65,9 @@ class PrySimulation:
         self._target_ms, self._target_total = 0, 1
         tip = (-FLANGE_IN_TOOL[0], -FLANGE_IN_TOOL[1], -FLANGE_IN_TOOL[2])
         noise = WrenchNoise(scale=parameters.sensor_scale)
-        self._sensor = WrenchSensor(DistalLoad(LOAD_MASS, LOAD_COM), tip, rng, parameters.wrench_bias, noise)
+        self._sensor = WrenchSensor(
+            DistalLoad(LOAD_MASS, LOAD_COM), tip, rng, parameters.wrench_bias, noise
+        )
         self._wrench: list[Array] = []
         self._recent_force = np.zeros(20)
         self.elapsed_ms = 0
@@ -140,7 +144,9 @@ class PrySimulation:
     def measured_pose(self) -> Array:
         """Measured tool pose with this episode's calibration error and noise, (4, 4)."""
         joints = self._tool_qpos.copy()
-        joints[:3] += np.asarray(self.parameters.calibration) + self._rng.normal(0, POSE_NOISE[0], 3)
+        joints[:3] += np.asarray(self.parameters.calibration) + self._rng.normal(
+            0, POSE_NOISE[0], 3
+        )
         joints[3:] += self._rng.normal(0, POSE_NOISE[1], 3)
         return _pose_from_joints(joints)
 
@@ -155,7 +161,8 @@ class PrySimulation:
     @property
     def tip(self) -> Array:
         """True position of the tip [m]."""
-        return self._tool_qpos[:3].copy()
+        tip: Array = self._tool_qpos[:3].copy()
+        return tip
 
     def cell_pose(self) -> Array:
         """True x, y, z, yaw of the cell; z is 0 at the nominal tray floor."""
@@ -166,13 +173,16 @@ class PrySimulation:
     def noisy_object_pose(self) -> Array:
         """Cell pose as a detector would give it: this episode's offset plus noise."""
         noise = self._rng.normal(0, 1, 4) * [2e-4, 2e-4, 2e-4, 3e-3]
-        return self.cell_pose() + np.asarray(self.parameters.object_error) + noise
+        pose: Array = self.cell_pose() + np.asarray(self.parameters.object_error) + noise
+        return pose
 
     def _watch_release(self, block: Array) -> None:
-        """Break glue that a block of sensor rows shows stretched too far; follow the tip once free."""
+        """Break glue that a block of sensor rows shows over-stretched; follow the tip once free."""
         truth, tip_z = self.truth, block[:, TIP_Z]
         if truth.released:
-            truth.travel_after_release = max(truth.travel_after_release, float(tip_z.max()) - truth.release_z)
+            truth.travel_after_release = max(
+                truth.travel_after_release, float(tip_z.max()) - truth.release_z
+            )
         elif self._clamped:
             if self._clamp_cleared():
                 self._release(float(tip_z[-1]))
@@ -200,7 +210,7 @@ class PrySimulation:
         self.truth.release_z = tip_z
 
     def _watch_contact(self) -> None:
-        """Force of the blade on the lip, and how long a loaded cell has been out of touch with the blade."""
+        """Force of the blade on the lip, and how long a lifted cell has been out of touch."""
         truth, touching, on_lip, on_cell = self.truth, False, 0.0, 0.0
         if self.data.ncon:
             pairs = self.data.contact.geom
@@ -216,7 +226,10 @@ class PrySimulation:
         truth.lost_s = truth.lost_s + CONTACT_MS / 1000 if lost else 0.0
 
     def _watch_force(self, external: Array) -> None:
-        if not np.isfinite(external).all() or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
+        if (
+            not np.isfinite(external).all()
+            or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number
+        ):
             self.truth.unstable = True
             return
         norms = np.concatenate([self._recent_force, np.linalg.norm(external[:, :3], axis=1)])
