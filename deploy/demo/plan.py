@@ -46,6 +46,11 @@ class Plan:
         settings = self.config[part]
         return range(settings["seed0"], settings["seed0"] + settings["episodes"])
 
+    def arm_seeds(self, controller: str) -> range:
+        """Seeds that a controller is evaluated on: all, or the first ones for a slow one."""
+        seeds = self.seeds("evaluate")
+        return seeds[: self.config["evaluate"]["fewer"].get(controller, len(seeds))]
+
     @property
     def shown_arms(self) -> list[tuple[str, str]]:
         """The first controller of each policy: of these arms episodes can be shown."""

@@ -74,7 +74,6 @@ def evaluate(plan: Plan) -> None:
     from deploy.commands.simulation import matching_env
     from policy.checkpoint import open_checkpoint
 
-    seeds = plan.seeds("evaluate")
     seen = set(open_zarr(plan.run / DATA).seeds.tolist())
     for part in ("evaluate", "ros2"):
         if both := seen & set(plan.seeds(part)):
@@ -88,16 +87,17 @@ def evaluate(plan: Plan) -> None:
         env = matching_env(plan.config["env"], open_checkpoint(plan.checkpoint(missing[0][0])).spec)
     for arm in missing:
         say(f"      {arm[0]}, {arm[1]} ({plan.arms.index(arm) + 1} of {len(plan.arms)})")
-        _evaluate_arm(plan, arm, seeds, env)
+        _evaluate_arm(plan, arm, env)
 
 
-def _evaluate_arm(plan: Plan, arm: tuple[str, str], seeds: range, env: EnvFactory) -> None:
+def _evaluate_arm(plan: Plan, arm: tuple[str, str], env: EnvFactory) -> None:
     from deploy.agent import AgentFactory
     from deploy.commands.simulation import result_rows
     from envs.evaluate import evaluate as run_episodes
     from policy.checkpoint import open_checkpoint
 
     obs, controller = arm
+    seeds = plan.arm_seeds(controller)
     settings, checkpoint = plan.config["evaluate"], plan.checkpoint(obs)
     spec = open_checkpoint(checkpoint).spec
     agent = AgentFactory(checkpoint, controller_config(controller), 1, settings["delay"])

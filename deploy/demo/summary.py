@@ -45,7 +45,8 @@ def _differences(plan: Plan) -> list[Row]:
     (obs, controller), *others = plan.arms
     rows = []
     for other_obs, other_controller in others:
-        pair = (successes[obs, controller], successes[other_obs, other_controller])
+        other = successes[other_obs, other_controller]
+        pair = (successes[obs, controller][: len(other)], other)  # a slow one has the first seeds
         context = {
             "obs": obs,
             "controller": controller,
