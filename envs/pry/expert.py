@@ -35,7 +35,7 @@ class Gains:
     turn_step: float = 0.05
     descend_step: float = 0.0004
     slide_step: float = 0.0006
-    creep_step: float = 0.0003
+    creep_step: float = 0.0004
     creep_turn: float = 15.0  # pitch per metre of lift [rad/m]
     floor_force: float = 2.0
     face_force: float = 2.5
