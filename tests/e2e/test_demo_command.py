@@ -27,7 +27,14 @@ def test_whole_demo_survives_an_interrupt_and_is_instant_when_done(tmp_path: Pat
         "train.overrides=[" + ",".join(f"'{s}'" for s in small) + "]",
         "evaluate.controllers.vision_force=[rti,cold_ddim]",
     ]
-    begun = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    begun = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a script starts with SIGINT ignored, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     metrics = tmp_path / "demo" / "runs" / "vision" / "metrics.jsonl"
     while begun.poll() is None and not (metrics.is_file() and metrics.read_text()):
         time.sleep(0.05)
