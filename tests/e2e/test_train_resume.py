@@ -50,9 +50,12 @@ def assert_same_run(got: Path, wanted: Path) -> None:
         assert ours.keys() == theirs.keys()
         for key, value in theirs.items():
             # By bytes: a NaN that stands for "no cached draw" equals itself.
-            assert ours[key].numpy().tobytes() == value.numpy().tobytes(), key
-    assert state_a.values == state_b.values
-    assert rows(got) == rows(wanted)
+            same = ours[key].numpy().tobytes() == value.numpy().tobytes()
+            assert same, key
+    # Compared first, asserted then: a diff of thousands of numbers can take pytest many minutes.
+    same_values, same_rows = state_a.values == state_b.values, rows(got) == rows(wanted)
+    assert same_values, "random states or progress"
+    assert same_rows, "logged rows"
 
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
