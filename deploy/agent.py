@@ -19,6 +19,7 @@ from deploy.chunk import ActionChunk
 from deploy.controllers.base import Controller
 from deploy.robot_io import STAND_STILL
 from envs.history import ObsHistory
+from policy.allocator import keep_freed_memory
 from policy.checkpoint import load_policy
 
 WARM_UPS = 3
@@ -88,7 +89,8 @@ class AgentFactory:
     delay: int = 0
 
     def __call__(self) -> LockstepAgent:
-        """The agent, warmed up; sets this process's torch threads."""
+        """The agent, warmed up; sets this process's torch threads and allocator."""
+        keep_freed_memory()
         torch.set_num_threads(self.threads)
         policy = load_policy(self.checkpoint)
         controller = build(self.controller, policy=policy)

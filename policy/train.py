@@ -27,6 +27,7 @@ from data.build import build
 from data.dataset import WindowDataset
 from data.formats.zarr_store import DemoStore, open_zarr
 from data.spec import DataSpec, Horizons
+from policy.allocator import keep_freed_memory
 from policy.checkpoint import Checkpoint, CheckpointError, checkpoint_exists, open_checkpoint, plain
 from policy.config import TrainConfig
 from policy.diffusion_policy import DiffusionPolicy
@@ -61,6 +62,7 @@ def train(
     after the step at hand, saved. The global random generators are seeded.
     """
     run_dir = Path(run_dir)
+    keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     accelerator = Accelerator(

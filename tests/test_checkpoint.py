@@ -197,8 +197,8 @@ def test_robot_that_does_not_provide_what_the_policy_needs_is_refused(
 
 
 def test_robot_with_more_than_needed_is_accepted(tmp_path: Path) -> None:
-    save(tmp_path / "c")
-    load_policy(tmp_path / "c", robot_spec=tiny_training.SPEC)
+    saved = save(tmp_path / "c")
+    assert_same_weights(load_policy(tmp_path / "c", robot_spec=tiny_training.SPEC), saved)
 
 
 def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

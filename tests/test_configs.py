@@ -94,14 +94,22 @@ def test_each_controller_builds(name: str) -> None:
 
 @pytest.mark.parametrize("option", options("robot"))
 def test_each_robot_builds(option: str) -> None:
-    build(compose("deploy", [f"robot={option}"])["robot"])
+    config = compose("deploy", [f"robot={option}"])["robot"]
+    assert type(build(config)).__name__ == config["_target_"].rpartition(".")[2]
 
 
 @pytest.mark.parametrize("option", options("env"))
 def test_each_environment_and_its_expert_build(option: str) -> None:
     config = compose("collect", [f"env={option}", f"expert={option}"])
-    build(config["env"])
-    build(config["expert"])()
+    env = build(config["env"])()
+    expert = build(config["expert"])()
+    try:
+        obs, info = env.reset(seed=0)
+        expert.reset(0)
+        env.get_wrapper_attr("data_spec").check_obs(obs)
+        assert expert.act(obs, info).action.shape == env.action_space.shape
+    finally:
+        env.close()
 
 
 def test_training_defaults_are_those_of_the_code() -> None:

@@ -95,7 +95,8 @@ def test_measured_pose_lags_the_command_under_load() -> None:
     assert np.corrcoef(gaps, loads)[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("seed", [11, 12, 13])
+# 2200044 lets go so early that only a load beyond the face's friction can tell.
+@pytest.mark.parametrize("seed", [11, 12, 13, 2200044])
 def test_expert_succeeds(seed: int) -> None:
     info, phases = demonstrate(make(**BLIND), seed)
     assert info["outcome"] == "success", info

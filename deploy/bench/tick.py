@@ -26,6 +26,7 @@ from deploy.commands.usage import CONFIGS
 from deploy.controllers.base import Controller
 from deploy.controllers.solve import device_of, seconds_now, to_batch
 from envs.history import ObsHistory
+from policy.allocator import keep_freed_memory
 from policy.checkpoint import load_policy
 from policy.diffusion_policy import DiffusionPolicy
 
@@ -47,6 +48,7 @@ def run(config: dict[str, Any]) -> int:
     for name, value in (("rounds", rounds), ("threads", threads)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+    keep_freed_memory()
     torch.set_num_threads(threads)
     policy = load_policy(Path(config["checkpoint"]))
     store = open_zarr(config["dataset"]["path"])

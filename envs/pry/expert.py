@@ -36,13 +36,13 @@ class Gains:
     descend_step: float = 0.0004
     slide_step: float = 0.0006
     creep_step: float = 0.0004
+    loaded_step: float = 0.00025  # once a load is felt: goes on until the release is noticed
     creep_turn: float = 15.0  # pitch per metre of lift [rad/m]
     floor_force: float = 2.0
     face_force: float = 2.5
     armed_load: float = 1.4
-    lip_height: float = (
-        0.0017  # lower than this above the floor, a load is friction on the cell's face
-    )
+    lip_height: float = 0.0017  # lower than this above the floor, the face's friction is no load
+    face_friction: float = 1.0
     released_load: float = 0.6  # the freed cell weighs up to 0.35 N on the blade
     hold_samples: int = 7  # at 100 Hz
     face_load: float = 1.5
@@ -161,8 +161,10 @@ class PryExpert:
     def _creep(self, pose: Array, force: Array, cell: Array) -> tuple[Array, Array]:
         gains, load = self.gains, -force[:, 2]
         self._countdown -= 1
-        if pose[2, 3] - self._floor > gains.lip_height:
-            self._peak_load = max(self._peak_load, float(load[-10:].max()))
+        felt = load[-10:]
+        if pose[2, 3] - self._floor < gains.lip_height:
+            felt = felt - gains.face_friction * np.abs(force[-10:] @ _forward(pose))
+        self._peak_load = max(self._peak_load, float(felt.max()))
         if self._countdown < -gains.probe_ticks and self._peak_load < gains.armed_load:
             self.phase, self._countdown = "retreat", 8
             return self._retreat(pose, force, cell)
@@ -170,7 +172,7 @@ class PryExpert:
         if self._peak_load > gains.armed_load and fallen:
             self.phase = "stop"
             return np.zeros(3), np.zeros(2)
-        step = gains.creep_step
+        step = gains.loaded_step if self._peak_load > gains.armed_load else gains.creep_step
         # The tilting cell comes towards the blade; jammed against the rim it never feels free.
         pushed = -float(force[-5:].mean(axis=0) @ _forward(pose)) - gains.face_load
         back = np.clip(gains.yield_per_newton * pushed, 0.0, gains.creep_step)
