@@ -116,7 +116,7 @@ def draw(
         mass=float(uniform(0.03, 0.07)),
         clamp_stiffness=float(uniform(200.0, 900.0)),
         clamp_preload=float(uniform(4.0, 12.0)),
-        clamp_height=float(uniform(0.0, 0.006)),
+        clamp_height=float(uniform(0.0, 0.002)),
         tool_start=_four(uniform([-0.008, -0.008, -0.006, -0.1], [0.008, 0.008, 0.006, 0.1])),
         calibration=_three(uniform(-ranges.calibration, ranges.calibration, 3)),
         object_error=_four(rng.normal(0.0, [0.0007, 0.0007, 0.0003, 0.01])),

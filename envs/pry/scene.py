@@ -24,6 +24,7 @@ TENDON_REST = 0.010
 STIFFNESS_LINEAR = 20_000.0  # [N/m]; softer, and the jump of the measured pose shows the release
 STIFFNESS_ANGULAR = 150.0  # [N m/rad]
 FLANGE_IN_TOOL = (-0.05, 0.0, 0.0405)  # the wrist's force-torque sensor, from the tip
+RIDGE_X, RIDGE_HALF_Z = -0.02, 0.0005  # of the ridges that the clamp's plungers hold down
 NUM_GLUE = len(GLUE_ROWS) * len(GLUE_SIDES)
 CELL_HALF = {  # half sizes of the cell body [m]
     "box": (0.030, 0.020, 0.004),
@@ -125,9 +126,9 @@ def _cell(p: PryParameters) -> str:
     ridge = ""
     if p.holder == "clamp":
         ridge = "".join(
-            f'<geom type="box" size=".005 .001 .001" pos="-.02 {s * 0.021} .003" mass="0.0005" '
-            f'rgba="{cell}"/>'
-            for s in (-1, 1)
+            f'<geom name="{side}_ridge" type="box" size=".005 .001 {RIDGE_HALF_Z}" mass="0.0005" '
+            f'pos="{RIDGE_X} {y} {0.004 - RIDGE_HALF_Z}" rgba="{cell}"/>'
+            for side, y in (("left", -0.021), ("right", 0.021))
         )
     return f"""
   <body name="cell" pos="{_text((*p.xy, 0.004 + p.case_z))}" euler="0 0 {math.degrees(p.yaw):.6g}">
@@ -178,14 +179,19 @@ def _glue_sensors() -> str:
 
 
 def _clamp(p: PryParameters) -> str:
-    """Two sprung plungers over ridges on the cell's sides; the ridges have to push past them."""
-    radius, inner = 0.003, 0.0235
+    """Two sprung plungers over ridges on the cell's sides; the ridges have to push past them.
+
+    The ridge's edge meets the sphere 47 degrees off the vertical, and the plunger is slippery:
+    with the cell's friction, or met more steeply, the two lock and only the lip gives way.
+    """
+    radius, ridge_edge, engaged = 0.003, 0.022, 0.0008
+    inner, above = ridge_edge + radius - engaged, math.sqrt(2 * radius * engaged - engaged**2)
     rgba = _text(p.look.rgba["plunger"])
     turn = f'euler="0 0 {math.degrees(p.yaw):.6g}"'
-    z = p.case_z + 0.008 + p.clamp_height + radius * 0.8
+    z = p.case_z + 0.008 + p.clamp_height + above
     bodies = []
     for name, side in (("left", -1), ("right", 1)):
-        local = np.array([-0.02, side * inner])
+        local = np.array([RIDGE_X, side * inner])
         c, s = math.cos(p.yaw), math.sin(p.yaw)
         x, y = p.xy[0] + c * local[0] - s * local[1], p.xy[1] + s * local[0] + c * local[1]
         spring = -p.clamp_preload / p.clamp_stiffness  # the stop at 0 holds the preload
@@ -193,7 +199,8 @@ def _clamp(p: PryParameters) -> str:
   <body name="{name}" pos="{_text((x, y, z))}" {turn}>
    <joint name="{name}" type="slide" axis="0 {side} 0" range="0 0.02" limited="true" armature="0.02"
     stiffness="{p.clamp_stiffness:.6g}" springref="{spring:.6g}" damping="1" solreflimit="0.004 1"/>
-   <geom name="{name}" type="sphere" size="{radius}" mass="0.01" rgba="{rgba}"/>
+   <geom name="{name}" type="sphere" size="{radius}" mass="0.01" rgba="{rgba}" priority="1"
+    friction="0.1 0.005 0.0001"/>
    <geom class="visual" type="box" size=".003 .006 .003" pos="0 {side * 0.009} 0" rgba="{rgba}"/>
   </body>""")
     return "".join(bodies)

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.pry.parameters import PryParameters
-from envs.pry.scene import FLANGE_IN_TOOL, NUM_GLUE, TENDON_REST, build_mjcf
+from envs.pry.scene import (
+    FLANGE_IN_TOOL,
+    NUM_GLUE,
+    RIDGE_HALF_Z,
+    TENDON_REST,
+    build_mjcf,
+)
 from envs.wrench import DistalLoad, WrenchNoise, WrenchSensor
 
 Array = NDArray[np.float64]
@@ -195,10 +201,11 @@ class PrySimulation:
                     self._release(float(tip_z[-1]))
 
     def _clamp_cleared(self) -> bool:
-        """True once the ridges are above both plungers' centres."""
-        ridge_z = self.cell_pose()[2] + 0.004 + 0.003 + 0.020 * math.sin(self._cell_tilt())
-        plungers = min(self.data.body("left").xpos[2], self.data.body("right").xpos[2])
-        return bool(ridge_z - 0.001 > plungers)
+        """True once one ridge's lower edge has passed its plunger: the cell rolls off the other."""
+        return any(
+            self.data.geom(f"{side}_ridge").xpos[2] - RIDGE_HALF_Z > self.data.body(side).xpos[2]
+            for side in ("left", "right")
+        )
 
     def _cell_tilt(self) -> float:
         """Rise of the lip's end: pitch of the cell [rad], positive when the lip is up."""
