@@ -187,6 +187,18 @@ def test_unknown_split_of_the_task(told: Told, force_checkpoint: Path) -> None:
     )
 
 
+def test_sensor_that_gives_nan(
+    capsys: pytest.CaptureFixture[str], force_checkpoint: Path, home: Path
+) -> None:
+    env = "env.id=tests.broken_pry:NaNPry-v0"
+    status = prise.main(["eval", f"checkpoint={force_checkpoint}", env, "episodes=1", "workers=1"])
+    told = capsys.readouterr().err.splitlines()[-1]  # above it is the progress bar
+    assert status == 2
+    assert "seed 1000000" in told
+    assert "observation 'pose' holds NaN or Inf; check the sensor." in told
+    assert not home.exists()
+
+
 def test_setting_that_the_controller_refuses(told: Told, force_checkpoint: Path) -> None:
     line = told("eval", f"checkpoint={force_checkpoint}", "controller.start_level=2")
     assert "in (0, 1]" in line
