@@ -36,13 +36,18 @@ def run(config: dict[str, Any]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         horizons = Horizons(**config["horizons"])
         train(settings, policy_config(config), horizons, path, folder)
-        logged = [row for row in read_metrics(Path(folder) / "metrics.jsonl") if "timing" in row]
+        timings = logged_steps(Path(folder))
     obs = senses(open_zarr(path).spec.select(config["encoder"]["encoders"]))
     context = {"obs": obs, "batch_size": settings.batch_size, "threads": settings.threads}
-    rows = step_rows([row["timing"] for row in logged], settings.log_every, context)
+    rows = step_rows(timings, settings.log_every, context)
     write_results(Path(config["out"]) / "results.json", "bench train", rows, [settings.seed])
     print_table(rows)
     return 0
+
+
+def logged_steps(run_dir: Path) -> list[Mapping[str, float]]:
+    """Mean seconds of each part of a step, for every logged interval."""
+    return [row["timing"] for row in read_metrics(run_dir / "metrics.jsonl") if "timing" in row]
 
 
 def step_rows(

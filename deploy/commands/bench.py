@@ -11,6 +11,7 @@ from deploy.commands.simulation import seeds_of
 # What -> function of the command's config, which gives the exit status.
 BENCHES = {
     "gates": "deploy.commands.bench.gates",
+    "engine": "deploy.bench.engine.run",
     "tick": "deploy.bench.tick.run",
     "train": "deploy.bench.train_step.run",
 }
