@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 PACKAGES = ("data", "envs", "policy", "deploy")
 _TARGET, _PARTIAL = "_target_", "_partial_"
 
 
-def build(config: Mapping[str, Any], **runtime: Any) -> Any:
+def build(config: Mapping[str, Any], /, *, within: Sequence[str] = PACKAGES, **runtime: Any) -> Any:
     """Instantiate `{"_target_": "policy.module.Name", **kwargs}`, nested components first.
 
     Configs travel inside checkpoints, so a target must be a public class or function that is
@@ -22,29 +22,31 @@ def build(config: Mapping[str, Any], **runtime: Any) -> Any:
 
     Args:
         config: The component, as it stands in a YAML file.
+        within: Modules and packages that targets may come from; fewer where the config is not the
+            user's own.
         runtime: Arguments that only the caller knows (specs, shapes); for the top component only.
     """
     if not isinstance(config, Mapping) or _TARGET not in config:
         raise ValueError(
             f"a component needs the key {_TARGET!r} ('policy.module.Name'), got {config!r}."
         )
-    return _component(config, runtime)
+    return _component(config, runtime, within)
 
 
-def _build_value(value: Any) -> Any:
+def _build_value(value: Any, within: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         if _TARGET in value:
-            return _component(value, {})
-        return {key: _build_value(item) for key, item in value.items()}
+            return _component(value, {}, within)
+        return {key: _build_value(item, within) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_build_value(item) for item in value]
+        return [_build_value(item, within) for item in value]
     return value
 
 
-def _component(config: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
-    target = _resolve(config[_TARGET])
+def _component(config: Mapping[str, Any], runtime: Mapping[str, Any], within: Sequence[str]) -> Any:
+    target = _resolve(config[_TARGET], within)
     name = config[_TARGET]
-    kwargs = {k: _build_value(v) for k, v in config.items() if k not in (_TARGET, _PARTIAL)}
+    kwargs = {k: _build_value(v, within) for k, v in config.items() if k not in (_TARGET, _PARTIAL)}
     if twice := sorted(kwargs.keys() & runtime.keys()):
         raise ValueError(f"{name}: {twice} is set by the program; remove it from the config.")
     kwargs |= runtime
@@ -55,8 +57,8 @@ def _component(config: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     return functools.partial(target, **kwargs) if partial else target(**kwargs)
 
 
-def _resolve(target: Any) -> Callable[..., Any]:
-    """The class or function behind `package.module.Name`, if it is defined in our packages."""
+def _resolve(target: Any, within: Sequence[str]) -> Callable[..., Any]:
+    """The class or function behind `package.module.Name`, if it is defined in `within`."""
     parts = target.split(".") if isinstance(target, str) else []
     if len(parts) < 2 or parts[0] not in PACKAGES or not all(p.isidentifier() for p in parts):
         raise ValueError(
@@ -64,6 +66,10 @@ def _resolve(target: Any) -> Callable[..., Any]:
             f"{', '.join(PACKAGES)}."
         )
     module_name, name = target.rsplit(".", 1)
+    if not _inside(module_name, within):
+        raise ValueError(
+            f"target {target!r} refused: here it must lie in one of {', '.join(within)}."
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -72,12 +78,16 @@ def _resolve(target: Any) -> Callable[..., Any]:
             raise
         raise ValueError(f"target {target!r}: there is no module {error.name!r}.") from error
     component = getattr(module, name, None)
-    home = str(getattr(component, "__module__", "")).split(".")[0]
-    if name.startswith("_") or not callable(component) or home not in PACKAGES:
+    home = str(getattr(component, "__module__", ""))
+    if name.startswith("_") or not callable(component) or not _inside(home, within):
         raise ValueError(
             f"target {target!r} refused: {module_name} defines {_public(module)}, not {name!r}."
         )
     return component  # type: ignore[no-any-return]  # getattr is Any
+
+
+def _inside(module: str, within: Sequence[str]) -> bool:
+    return any(f"{module}.".startswith(f"{place}.") for place in within)
 
 
 def _public(module: Any) -> list[str]:

@@ -39,6 +39,9 @@ class WindowDataset(Dataset[Batch]):
         horizons: Window lengths.
         keys: Observations to read; None for all.
         cache_bytes: Bound on decoded data held in memory, whatever the size of the store.
+        end_ticks: The last so many windows of each episode come `end_weight` times an epoch: where
+            a demonstration ends, it decides.
+        end_weight: See `end_ticks`.
         labelled_only: Leave out windows whose first action is a deliberate mistake.
     """
 
@@ -49,6 +52,8 @@ class WindowDataset(Dataset[Batch]):
         keys: Iterable[str] | None = None,
         cache_bytes: int = 512 * 2**20,
         labelled_only: bool = False,
+        end_ticks: int = 0,
+        end_weight: int = 1,
     ) -> None:
         if not store.num_episodes:
             raise DatasetError(f"{store.path} has no episodes yet; collect some.")
@@ -63,6 +68,8 @@ class WindowDataset(Dataset[Batch]):
             self._ticks = np.flatnonzero(store.read(VALID, 0, store.num_steps))
             if not len(self._ticks):
                 raise DatasetError(f"{store.path} has no valid action; nothing can be learnt.")
+        ends = store.episode_ends[np.searchsorted(store.episode_ends, self._ticks, side="right")]
+        self._ticks = self._ticks.repeat(np.where(ends - self._ticks <= end_ticks, end_weight, 1))
 
     def __len__(self) -> int:
         return len(self._ticks)

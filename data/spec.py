@@ -68,6 +68,15 @@ class DataSpec:
     rate_hz: float
     task: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        for key, spec in self.obs.items():
+            ratio = spec.rate_hz / self.rate_hz
+            if ratio > 1 and abs(ratio - round(ratio)) > 1e-6:
+                raise SpecError(
+                    f"observation {key!r} comes at {spec.rate_hz} Hz, the policy runs at "
+                    f"{self.rate_hz} Hz; resample it to a whole multiple."
+                )
+
     def samples_per_tick(self, key: str) -> int:
         """r: samples of `key` in one policy tick; 1 for what is sampled at the policy rate."""
         return max(1, round(self.obs[key].rate_hz / self.rate_hz))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from deploy.controllers.base import Controller
 from deploy.robot_io import STAND_STILL
 from envs.history import ObsHistory
 from policy.allocator import keep_freed_memory
-from policy.checkpoint import load_policy
+from policy.export import load_for_acting
 
 WARM_UPS = 3
 
@@ -87,12 +87,14 @@ class AgentFactory:
     controller: Mapping[str, Any]
     threads: int = 1
     delay: int = 0
+    backend: Mapping[str, Any] = field(default_factory=dict)  # {}: eager torch
 
     def __call__(self) -> LockstepAgent:
         """The agent, warmed up; sets this process's torch threads and allocator."""
         keep_freed_memory()
         torch.set_num_threads(self.threads)
-        policy = load_policy(self.checkpoint)
+        backend = build(self.backend) if self.backend else None
+        policy = load_for_acting(self.checkpoint, backend, self.threads)
         controller = build(self.controller, policy=policy)
         agent = LockstepAgent(controller, policy.spec, policy.horizons, self.delay)
         warm_up(agent)

@@ -64,8 +64,8 @@ class RealTimeLoop:
         self._period = 1 / command_rate_hz
         self._tick = 1 / controller.spec.rate_hz
         self._history = ObsHistory(controller.spec, horizons)
-        # (chunk being executed, chunk that follows at its t0); replaced as a whole, never changed.
-        self._chunks: tuple[ActionChunk, ActionChunk] | None = None
+        # The chunk in force, then those that wait for their t0; replaced as a whole, never changed.
+        self._chunks: tuple[ActionChunk, ...] = ()
         self._stopping = threading.Event()
         self._threads: list[Future[None]] = []
         self._latency_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
@@ -77,7 +77,7 @@ class RealTimeLoop:
         if self._threads:
             raise ValueError("the loop runs already; stop() it first.")
         self._stopping.clear()
-        self._chunks = None
+        self._chunks = ()
         self._history.reset()
         pool = ThreadPoolExecutor(2, thread_name_prefix="prise")
         self._threads = [pool.submit(self._plan, seed), pool.submit(self._command)]
@@ -117,8 +117,8 @@ class RealTimeLoop:
     def _plan(self, seed: int) -> None:
         """Planner thread."""
         was_moving = False
-        self._restart(seed)
         try:
+            self._restart(seed)
             while not self._stopping.is_set():
                 stamp = self._newest()
                 if stamp is None:
@@ -136,7 +136,7 @@ class RealTimeLoop:
             self._stopping.set()
 
     def _restart(self, seed: int) -> None:
-        self._chunks = None
+        self._chunks = ()
         self.controller.reset(seed)
 
     def _newest(self) -> float | None:
@@ -162,15 +162,9 @@ class RealTimeLoop:
         return chunk
 
     def _publish(self, chunk: ActionChunk) -> None:
-        if self._chunks is None:
-            self._chunks = (chunk, chunk)
-        elif chunk is not self._chunks[1]:
-            self._chunks = (self._executed(self._clock.now(), self._chunks), chunk)
-
-    def _executed(self, now: float, chunks: tuple[ActionChunk, ActionChunk]) -> ActionChunk:
-        """The chunk in force: the newer one from its t0 on, the older one until then."""
-        older, newer = chunks
-        return newer if now >= newer.t0 else older
+        # A plan that still waits is kept: were it replaced, slow solves could starve the robot.
+        if not self._chunks or chunk is not self._chunks[-1]:
+            self._chunks = (*_from_now_on(self._chunks, self._clock.now()), chunk)
 
     def _command(self) -> None:
         """Command thread."""
@@ -189,10 +183,10 @@ class RealTimeLoop:
 
     def _command_once(self, now: float) -> None:
         chunks, action = self._chunks, None
-        if chunks is None:
+        if not chunks:
             self.safety.holds["no chunk"] += 1
         else:
-            chunk = self._executed(now, chunks)
+            chunk = _from_now_on(chunks, now)[0]
             action = self.safety.check(
                 chunk.at(now), duration=self._period, now=now, valid_until=chunk.end
             )
@@ -201,3 +195,9 @@ class RealTimeLoop:
         else:
             self.robot.command(action, self._period)
         self._commands += 1
+
+
+def _from_now_on(chunks: tuple[ActionChunk, ...], now: float) -> tuple[ActionChunk, ...]:
+    """The chunk in force, the newest that has begun, and all newer ones."""
+    begun = [i for i, chunk in enumerate(chunks) if now >= chunk.t0]
+    return chunks[begun[-1] :] if begun else chunks

@@ -51,6 +51,7 @@ class SafetyLayer:
     """Pure logic: stamps come in, nothing sleeps. Disabled until `enable(True)`.
 
         sense(obs, stamp)   from the planner: wrench over the limit latches; age is watched
+        sense_wrench(w)     from the driver, where single samples come: the same limit at once
         check(action, ...)  from the command loop: a limited increment, or None for "hold"
 
     A latch survives `enable`; only `reset` lifts it. `clamps` and `holds` count by reason.
@@ -100,17 +101,21 @@ class SafetyLayer:
     def sense(self, obs: Obs, stamp: float) -> None:
         """Take in a raw observation: the wrench limit, the measured pose and the sensors' age."""
         for key in self._wrench_keys:
-            wrench = obs[key].reshape(-1, 6)
-            force = np.linalg.norm(wrench[:, :3], axis=1).max()
-            torque = np.linalg.norm(wrench[:, 3:], axis=1).max()
-            # Written so that NaN latches too.
-            if not force <= self.limits.max_force:
-                self.latched = self.latched or f"force {force:.1f} N"
-            if not torque <= self.limits.max_torque:
-                self.latched = self.latched or f"torque {torque:.2f} N m"
+            self.sense_wrench(obs[key])
         if self._pose_key is not None:
             self._T_world_measured = pose9_to_matrix(obs[self._pose_key].astype(np.float64))
         self._sensed_at = stamp
+
+    def sense_wrench(self, samples: NDArray[np.floating]) -> None:
+        """Latch where one of the samples (..., 6) is over the limit [N, N m]; from any thread."""
+        wrench = samples.reshape(-1, 6)
+        force = np.linalg.norm(wrench[:, :3], axis=1).max()
+        torque = np.linalg.norm(wrench[:, 3:], axis=1).max()
+        # Written so that NaN latches too.
+        if not force <= self.limits.max_force:
+            self.latched = self.latched or f"force {force:.1f} N"
+        if not torque <= self.limits.max_torque:
+            self.latched = self.latched or f"torque {torque:.2f} N m"
 
     def check(
         self, action: Array, *, duration: float, now: float, valid_until: float

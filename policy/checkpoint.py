@@ -35,6 +35,18 @@ from policy.diffusion_policy import DiffusionPolicy
 SCHEMA_VERSION = 1
 CONFIG, SPEC, WEIGHTS, MANIFEST = "config.yaml", "spec.json", "weights.safetensors", "manifest.json"
 STATE_TENSORS, STATE_VALUES = "state/tensors.safetensors", "state/values.json"
+# All that the config of a checkpoint may build: nothing here writes files or runs what it is given.
+PARTS = tuple(
+    f"policy.{part}"
+    for part in (
+        "diffusion_policy",
+        "encoders",
+        "denoisers",
+        "samplers",
+        "schedule",
+        "parameterization",
+    )
+)
 
 
 class CheckpointError(ValueError):
@@ -129,7 +141,10 @@ def load_policy(
             raise CheckpointError(str(error)) from error
     try:
         built = build(
-            checkpoint.config["policy"], spec=checkpoint.spec, horizons=checkpoint.horizons
+            checkpoint.config["policy"],
+            within=PARTS,
+            spec=checkpoint.spec,
+            horizons=checkpoint.horizons,
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(

@@ -25,6 +25,8 @@ class TrainConfig:
         log_every, save_every: Steps between rows in metrics.jsonl, and between saves of `last/`.
         eval_every: Steps between evaluations; 0 never evaluates.
         threads: torch threads; 0 leaves torch's choice.
+        end_ticks, end_weight: The last so many windows of each demonstration come so many times an
+            epoch; 0 and 1 treat all windows alike.
         cache_mb: Memory for decoded demonstrations [MiB]; a bigger dataset is shuffled in blocks.
     """
 
@@ -44,12 +46,21 @@ class TrainConfig:
     seed: int = 0
     threads: int = 0
     cache_mb: int = 512
+    end_ticks: int = 0
+    end_weight: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
-        for name in ("steps", "batch_size", "log_every", "save_every", "cache_mb"):
+        for name in ("steps", "batch_size", "log_every", "save_every", "cache_mb", "end_weight"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("warmup_steps", "weight_decay", "clip_norm", "num_workers", "eval_every"):
+        for name in (
+            "warmup_steps",
+            "weight_decay",
+            "clip_norm",
+            "num_workers",
+            "eval_every",
+            "end_ticks",
+        ):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _check(self.threads >= 0, "threads", self.threads, "0 or more")
         _check(self.lr > 0, "lr", self.lr, "above 0")

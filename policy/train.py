@@ -76,7 +76,14 @@ def train(
     # Built before any row is read: a misspelt key fails within a second.
     policy = build_policy(policy_config, store.spec, horizons)
     run_dir.mkdir(parents=True, exist_ok=True)
-    dataset = WindowDataset(store, horizons, policy.spec.obs, config.cache_mb * 2**20)
+    dataset = WindowDataset(
+        store,
+        horizons,
+        policy.spec.obs,
+        config.cache_mb * 2**20,
+        end_ticks=config.end_ticks,
+        end_weight=config.end_weight,
+    )
     recipe = plain(
         {
             "policy": dict(policy_config),
@@ -90,6 +97,11 @@ def train(
     state = TrainState(config, policy, accelerator)
     if saved is not None:
         _check_same_run(saved, recipe)
+        if saved.spec.to_dict() != policy.spec.to_dict():
+            raise CheckpointError(
+                f"{saved.path} was trained on observations {saved.spec.obs}, the dataset now has "
+                f"{policy.spec.obs}; resume with the same, or start a run in another folder."
+            )
         state.unpack(saved)
     return TrainLoop(config, recipe, state, dataset, run_dir, accelerator).run(evaluator)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,7 @@ from policy.diffusion_policy import DiffusionPolicy
 from policy.ema import EMA
 from policy.random_state import pack_random, seed_everything, unpack_random
 
+LOG = logging.getLogger(__name__)
 STEP = "step"  # The one entry of AdamW's state that is a number and not a moment.
 
 
@@ -78,6 +80,12 @@ class TrainState:
             rows = _within("random", state.tensors)
             # Copies: torch crashes on a generator state that lies unaligned, as rows of a file do.
             unpack_random({key: value[rank].clone() for key, value in rows.items()}, self.noise)
+        else:
+            LOG.warning(
+                "the run had %d processes, now there are %d: random draws start anew.",
+                state.values["processes"],
+                self._accelerator.num_processes,
+            )
 
     def _gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of all processes, stacked."""

@@ -106,3 +106,20 @@ def test_a_config_without_target_is_refused(config: Any) -> None:
 def test_partial_must_be_a_bool() -> None:
     with pytest.raises(ValueError, match="_partial_ must be true or false"):
         build({**HORIZONS, "_partial_": "yes"})
+
+
+@pytest.mark.parametrize(
+    "target", ["data.results.write_results", "policy.export.load_for_acting", "policy.checkpoint.x"]
+)
+def test_a_component_outside_of_what_is_allowed_is_refused(target: str) -> None:
+    config = {
+        "_target_": "policy.samplers.ddim.DDIM",
+        "eta": {"_target_": target, "path": "anything"},
+    }
+    with pytest.raises(ValueError, match=r"must lie in one of policy\.samplers"):
+        build(config, within=["policy.samplers"])
+
+
+def test_a_package_whose_name_merely_begins_alike_is_refused() -> None:
+    with pytest.raises(ValueError, match="must lie in one of"):
+        build({"_target_": "policy.samplers.ddim.DDIM"}, within=["policy.sampler"])

@@ -97,6 +97,19 @@ def test_windows_that_start_with_a_mistake_can_be_left_out(store: DemoStore) -> 
     assert sorted(BlockShuffleSampler(dataset)) == list(range(len(dataset)))
 
 
+def test_the_ends_of_demonstrations_can_come_more_often(store: DemoStore) -> None:
+    dataset = WindowDataset(store, HORIZONS, end_ticks=2, end_weight=3)
+    lengths = np.diff(store.episode_ends, prepend=0)
+    assert len(dataset) == store.num_steps + int(np.minimum(lengths, 2).sum()) * (3 - 1)
+    batch = dataset.__getitems__(range(len(dataset)))
+    starts = batch["action"][:, 0]
+    for end in store.episode_ends[lengths > 2]:
+        for row, times in ((end - 1, 3), (end - 2, 3), (end - 3, 1)):
+            wanted = torch.from_numpy(store.read("action", row, row + 1)[0])
+            assert int((starts == wanted).all(dim=1).sum()) == times
+    assert sorted(BlockShuffleSampler(dataset)) == list(range(len(dataset)))
+
+
 def test_batches_are_the_callers_to_change(store: DemoStore) -> None:
     dataset = WindowDataset(store, HORIZONS)
     dataset[0]["obs"]["rgb"].zero_()

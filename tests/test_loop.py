@@ -194,6 +194,22 @@ def test_a_new_chunk_waits_for_its_stamp() -> None:
     assert first_switch == pytest.approx(0.15, abs=0.04), time.monotonic() - began
 
 
+def test_plans_that_wait_longer_than_a_tick_are_executed_all_the_same() -> None:
+    class Patient(SteadyController):
+        """Plans every tick for a quarter of a second later, for 0.4 s."""
+
+        def update(self, obs: Obs, apply_at: float) -> ActionChunk:
+            chunk = super().update(obs, apply_at)
+            return ActionChunk(chunk.actions[:4], apply_at + 0.25, 0.1)
+
+    robot = ListeningRobot()
+    loop = RealTimeLoop(robot, Patient(), safety(), HORIZONS, command_rate_hz=50)
+    loop.start()
+    time.sleep(1.5)
+    stats = loop.stop()
+    assert stats.holds.get("stale chunk", 0) == 0, stats.holds
+
+
 def test_a_small_real_policy_keeps_two_seconds_of_real_time() -> None:
     robot = ListeningRobot()
     controller = RTIController(tiny_policy(), nfe=1, cold_steps=4)

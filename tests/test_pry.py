@@ -139,6 +139,25 @@ def test_standing_still_while_the_glue_holds_is_a_premature_stop() -> None:
     assert info["outcome"] == "premature_stop"
 
 
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_levering_about_the_tip_is_no_standing_still(seed: int) -> None:
+    """The tip stays where it is, but the blade under the lip rises: nothing may be won so."""
+    env = make(**BLIND)
+    expert = PryExpert(mistake_rate=0.0)
+    expert.reset(seed)
+    obs, info = env.reset(seed=seed)
+    pitch = 0.05
+    lever = STAND_STILL.copy()
+    lever[3:6] = [np.cos(pitch), 0.0, -np.sin(pitch)]
+    levered = 0
+    while "outcome" not in info:
+        action = expert.act(obs, info).to_execute
+        levered += env.sim.truth.was_loaded
+        obs, _, _, _, info = env.step(lever if levered else action)
+    assert levered > 5
+    assert info["outcome"] not in ("success", "premature_stop")
+
+
 def test_never_stopping_is_over_travel() -> None:
     log = pry_without_stop(make(**BLIND), 5)
     assert log is not None

@@ -102,6 +102,17 @@ def test_a_wrench_over_the_limit_latches_until_reset(force: float, torque: float
     assert check(safety, STAND_STILL) is not None
 
 
+def test_a_single_wrench_sample_over_the_limit_latches() -> None:
+    layer = SafetyLayer(TINY_SPEC, SafetyLimits(max_force=10.0))
+    layer.enable(True)
+    layer.sense_wrench(np.array([0.0, 9.0, 0.0, 0.0, 0.0, 0.0]))
+    reasons = [layer.latched]
+    layer.sense_wrench(np.array([0.0, 11.0, 0.0, 0.0, 0.0, 0.0]))
+    reasons.append(layer.latched)
+    assert reasons == [None, "force 11.0 N"]
+    assert not layer.moving
+
+
 def test_a_wrench_just_below_the_limit_does_not_latch() -> None:
     safety = ready()
     safety.sense(obs_with(19.9, 1.9), 0.0)

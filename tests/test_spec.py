@@ -50,7 +50,7 @@ def test_check_provides_accepts_more_than_wanted_and_ignores_the_task() -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        replace(STORE_SPEC, rate_hz=20.0),
+        replace(STORE_SPEC, rate_hz=5.0),
         replace(STORE_SPEC, action=ActionSpec(("dx",), ("m",), (-1.0,), (1.0,))),
         replace(STORE_SPEC, obs={"pose": ObsSpec((4,), "state", "m", 10.0)}),
         replace(STORE_SPEC, obs={"depth": ObsSpec((4,), "state", "m", 10.0)}),

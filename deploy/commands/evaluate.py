@@ -21,7 +21,9 @@ def run(config: dict[str, Any]) -> int:
     """Run the episodes, write `results.json` into `out` and print its table."""
     checkpoint, controller = Path(config["checkpoint"]), config["controller"]
     seeds = seeds_of(config)
-    agent = AgentFactory(checkpoint, controller, config["threads"], config["delay"])
+    agent = AgentFactory(
+        checkpoint, controller, config["threads"], config["delay"], config["backend"]
+    )
     # Built here too: a setting that does not fit fails now and not in a worker.
     spec = agent().spec
     env = matching_env(config["env"], spec)
@@ -32,6 +34,7 @@ def run(config: dict[str, Any]) -> int:
         "split": env.kwargs.get("split"),
         "obs": senses(spec),
         "controller": config["choices"]["controller"],
+        "backend": config["choices"]["backend"],
         "delay": config["delay"],
         "wire": "lockstep",
     }

@@ -57,7 +57,9 @@ def run(config: dict[str, Any]) -> int:
     settings: SimSettings = build(config["robot"])
     checkpoint = Path(config["checkpoint"])
     spec, horizons = (policy := load_policy(checkpoint)).spec, policy.horizons
-    controller = AgentFactory(checkpoint, config["controller"], settings.torch_threads)().controller
+    controller = AgentFactory(
+        checkpoint, config["controller"], settings.torch_threads, backend=config["backend"]
+    )().controller
     env = matching_env(config["env"], spec)()
     clock = MonotonicClock()
     robot = SimRobot(env, clock)

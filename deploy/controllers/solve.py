@@ -31,8 +31,8 @@ def to_batch(obs: Obs, spec: DataSpec, device: torch.device) -> dict[str, Tensor
 
 
 def device_of(policy: DiffusionPolicy) -> torch.device:
-    """Where the policy's weights are."""
-    return next(policy.parameters()).device
+    """Where the policy computes; an exported one has no weights of its own, but has buffers."""
+    return policy.low.device
 
 
 def seconds_now(device: torch.device) -> float:

@@ -45,8 +45,9 @@ def _differences(plan: Plan) -> list[Row]:
     (obs, controller), *others = plan.arms
     rows = []
     for other_obs, other_controller in others:
-        other = successes[other_obs, other_controller]
-        pair = (successes[obs, controller][: len(other)], other)  # a slow one has the first seeds
+        pair = (successes[obs, controller], successes[other_obs, other_controller])
+        count = min(len(successes_) for successes_ in pair)  # a slow one has the first seeds
+        pair = (pair[0][:count], pair[1][:count])
         context = {
             "obs": obs,
             "controller": controller,
@@ -101,10 +102,11 @@ def _commands(plan: Plan) -> list[list[str]]:
         ["collect", *collected, f"env.kwargs.image_size={size}", f"dataset.path={data}"],
         *(["train", *training_arguments(plan, obs)] for obs in config["evaluate"]["controllers"]),
     ]
-    evaluated = [f"{key}={config['evaluate'][key]}" for key in ("episodes", "seed0", "delay")]
+    evaluated = [f"{key}={config['evaluate'][key]}" for key in ("seed0", "delay")]
     for obs, controller in plan.arms:
         checkpoint = f"checkpoint={quoted(plan.checkpoint(obs))}"
-        commands.append(["eval", checkpoint, f"controller={controller}", *evaluated])
+        episodes = f"episodes={len(plan.arm_seeds(controller))}"
+        commands.append(["eval", checkpoint, f"controller={controller}", episodes, *evaluated])
     checkpoint = f"checkpoint={quoted(plan.checkpoint(plan.arms[0][0]))}"
     rounds = f"rounds={config['bench']['rounds']}"
     commands.append(["bench", "tick", checkpoint, f"dataset.path={data}", rounds])

@@ -60,7 +60,9 @@ def _run_policy_node(config: Mapping[str, Any], settings: PolicyNodeSettings) ->
         raise ValueError("robot=ros2 needs a policy; give checkpoint=PATH.")
     checkpoint = Path(config["checkpoint"])
     # The agent comes warmed up; its controller is all that is needed here.
-    agent = AgentFactory(checkpoint, config["controller"], threads=settings.torch_threads)()
+    agent = AgentFactory(
+        checkpoint, config["controller"], settings.torch_threads, backend=config.get("backend", {})
+    )()
     take_realtime_priority(settings.realtime_priority)
     with ros_context() as context, stop_signals() as stop:
         node = PolicyNode(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.context import Context
 from rclpy.node import Node
@@ -73,6 +75,9 @@ class PolicyNode(Node):
         self._controller = TimedController(controller, lambda: self._robot.last_stamp)
         self._robot.on_command = self._controller.commanded
         self._safety = SafetyLayer(self._spec, settings.safety)
+        self._robot.on_wrench = self._watch_wrench
+        if not settings.topics.wrenches:
+            self.get_logger().warning("no wrench topic: force and torque are not limited")
         self._loop: RealTimeLoop | None = None
         self._runs = 0
         self._diagnostics = self.create_publisher(
@@ -113,13 +118,16 @@ class PolicyNode(Node):
         # History, controller and commanded pose are cleared by the next `_enable`.
         self._stop_loop()
         self._safety.reset()
+        self._robot.clear()
         response.success, response.message = True, "ready for an episode; call ~/enable"
         return response
 
     def _enable(self) -> str | None:
         """Start the loop; the reason in words if that must not be."""
         if self._loop is not None:
-            return None
+            latched = self._safety.latched
+            state = "running already" if latched is None else f"latched by {latched}"
+            return f"not enabled: {state}; call ~/reset for another episode"
         if (stale := self._robot.stale()) is not None:
             return f"not enabled: {stale}"
         if not self._robot.is_connected():
@@ -141,6 +149,11 @@ class PolicyNode(Node):
         self._runs += 1
         self._loop = loop
         return None
+
+    def _watch_wrench(self, wrench: NDArray[Any]) -> None:
+        """Every sample as it comes: a peak between two observations counts as well."""
+        if self._safety.enabled:
+            self._safety.sense_wrench(wrench)
 
     def _stop_loop(self) -> RunStats | None:
         """Stop the loop, hold, say what it did; None if it was not running."""
@@ -176,7 +189,8 @@ class PolicyNode(Node):
         if running and self._safety.latched is not None:
             status.level = DiagnosticStatus.ERROR
             status.message = f"latched: {self._safety.latched}"
-        values = {**self._robot.counts(), **dict(self._safety.holds.most_common(SHOWN_HOLDS))}
+        holds = Counter(dict(self._safety.holds))  # a copy: the command thread adds reasons
+        values = {**self._robot.counts(), **dict(holds.most_common(SHOWN_HOLDS))}
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

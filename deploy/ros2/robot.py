@@ -44,6 +44,7 @@ class Ros2Robot:
         self.error: SpecError | None = None  # set by a callback; the node's main thread raises it
         self.last_stamp = -np.inf  # of the observation handed out last [s]
         self.on_command: Callable[[float], None] = lambda now: None
+        self.on_wrench: Callable[[NDArray[Any]], None] = lambda wrench: None
         self._frame = settings.world_frame
         self._pose_key = next((k for k, s in spec.obs.items() if s.modality == "state"), None)
         if self._pose_key is None:
@@ -57,6 +58,11 @@ class Ros2Robot:
         topics = settings.topics
         for key in spec.obs:
             self._subscribe(node, key, topics.of(key, spec))
+        # Wrenches that the policy does not look at still guard the robot.
+        self._guard_stamps = {key: -np.inf for key in topics.wrenches if key not in spec.obs}
+        self._wrench_age = settings.sensors.wrench_age
+        for key in self._guard_stamps:
+            self._guard(node, key, topics.wrenches[key])
         self._publisher = node.create_publisher(PoseStamped, topics.command, COMMAND_QOS)
         self._closed = False
 
@@ -80,10 +86,20 @@ class Ros2Robot:
             except SpecError as error:
                 self.error = SpecError(f"topic {topic} for observation {key!r}: {error}")
                 return
+            if spec.modality == "wrench":
+                self.on_wrench(value)
             stamp = self._clock.monotonic(to_nanoseconds(msg.header.stamp))
             self._buffer.add(key, stamp, value)
 
         node.create_subscription(message, topic, receive, SENSOR_QOS)
+
+    def _guard(self, node: Node, key: str, topic: str) -> None:
+        def receive(msg: WrenchStamped) -> None:
+            self.on_wrench(msg_to_wrench(msg))
+            stamp = self._clock.monotonic(to_nanoseconds(msg.header.stamp))
+            self._guard_stamps[key] = max(self._guard_stamps[key], stamp)
+
+        node.create_subscription(WrenchStamped, topic, receive, SENSOR_QOS)
 
     def observe(self) -> tuple[Obs, float] | None:
         """The next complete observation and its stamp [s], or None."""
@@ -98,7 +114,7 @@ class Ros2Robot:
         The robot interpolates to it over its command period, which is `duration`.
         """
         now = time.monotonic()
-        if (stale := self._buffer.stale(now)) is not None:
+        if (stale := self._stale(now)) is not None:
             self.holds[f"stale {stale.split()[0]}"] += 1
             self.hold()
             return
@@ -135,7 +151,13 @@ class Ros2Robot:
 
     def stale(self) -> str | None:
         """Which sensor is too old to act on, in words, or None."""
-        return self._buffer.stale(time.monotonic())
+        return self._stale(time.monotonic())
+
+    def _stale(self, now: float) -> str | None:
+        for key, stamp in self._guard_stamps.items():
+            if now - stamp > self._wrench_age:
+                return f"{key} is silent: the force limit cannot be watched"
+        return self._buffer.stale(now)
 
     def counts(self) -> dict[str, int]:
         """Observations dropped, wrench samples filled in, samples out of order, since `clear`."""

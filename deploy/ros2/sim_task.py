@@ -123,11 +123,11 @@ class PryTask:
 
     def begin_tick(self) -> None:
         """Note where the tool is commanded."""
-        self._tick_start = self._sim.target[:3, 3]
+        self._tick_start = self._sim.target
 
     def end_tick(self) -> Verdict | None:
-        """Judge the tick by what the commanded tip did in it."""
-        outcome = self._env.judge.tick(self._sim.target[:3, 3] - self._tick_start)
+        """Judge the tick by what the commanded tool did in it."""
+        outcome = self._env.judge.tick(self._tick_start, self._sim.target)
         if outcome is None:
             return None
         return Verdict(outcome == "success", outcome, self._env.judge.metrics())

@@ -111,7 +111,7 @@ class PryEnv(gymnasium.Env[Obs, NDArray[np.float32]]):
         target = apply_increment(before, np.asarray(action, float))
         self.sim.set_target(target, 1.0 / RATE_HZ)
         self.sim.advance(TICK_MS)
-        outcome = self.judge.tick(target[:3, 3] - before[:3, 3])
+        outcome = self.judge.tick(before, target)
         info = self._info()
         if outcome is not None:
             info |= {

@@ -32,7 +32,7 @@ OUTCOMES = (
 class Limits:
     """Where an episode fails. Lengths in m, forces in N."""
 
-    tolerance: float = 1.5e-3  # upward travel of the tip after release
+    tolerance: float = 1.5e-3  # upward travel of the blade, tip or under the lip, after release
     force: float = 40.0  # 20 ms mean
     lip_force: float = 35.0  # normal force of the blade on the lip
     slip_s: float = 0.2
@@ -44,7 +44,8 @@ class Judge:
     """Follows one episode tick by tick."""
 
     STANDSTILL_TICKS = 5
-    STILL_Z, STILL_XY = 1.0e-4, 3.0e-4  # commanded motion per tick that still counts as standing
+    # Commanded motion per tick that still counts as standing [m, m, rad].
+    STILL_Z, STILL_XY, STILL_TURN = 1.0e-4, 3.0e-4, 0.01
     LIFT = 0.0012
     UNDER_LIP_X = -0.0375  # tip in the tray's frame
 
@@ -55,16 +56,19 @@ class Judge:
         self._still = 0
         self.ticks = 0
 
-    def tick(self, commanded_motion: NDArray[np.float64]) -> str | None:
-        """Outcome after a tick in which the commanded tip moved by (3,) [m]; None: it goes on."""
+    def tick(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> str | None:
+        """Outcome of a tick that moved the commanded pose (4, 4) so; None: the episode goes on."""
         self.ticks += 1
         tip = self._sim.tip
         self._lowest = min(self._lowest, float(tip[2]))
         if tip[2] - self._lowest > self.LIFT and self._in_tray(tip)[0] > self.UNDER_LIP_X:
             self._lifting = True
+        motion = after[:3, 3] - before[:3, 3]
+        # Turning counts too: about its tip the blade levers the lip up without moving the tip.
         still = (
-            abs(commanded_motion[2]) < self.STILL_Z
-            and math.hypot(*commanded_motion[:2]) < self.STILL_XY
+            abs(motion[2]) < self.STILL_Z
+            and math.hypot(*motion[:2]) < self.STILL_XY
+            and _angle(before[:3, :3].T @ after[:3, :3]) < self.STILL_TURN
         )
         self._still = self._still + 1 if self._lifting and still else 0
         return self._failure() or self._ending()
@@ -99,7 +103,7 @@ class Judge:
             ("lip_damage", truth.peak_lip_force > limits.lip_force),
             ("eject", moved > limits.eject),
             ("over_travel", truth.released and truth.travel_after_release > limits.tolerance),
-            ("slip", truth.lost_s > limits.slip_s),
+            ("slip", truth.longest_loss_s > limits.slip_s),
         )
         return next((name for name, failed in checks if failed), None)
 
@@ -113,3 +117,10 @@ class Judge:
         if self.ticks >= self._limits.max_ticks:
             return "timeout" if touched else "mis_insert"
         return None
+
+
+def _angle(rotation: NDArray[np.float64]) -> float:
+    """Angle of a rotation matrix [rad]; exact where it is small."""
+    r = rotation
+    sine = np.linalg.norm([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]]) / 2
+    return math.atan2(float(sine), (float(np.trace(r)) - 1) / 2)

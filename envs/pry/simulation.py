@@ -32,7 +32,14 @@ BLOCK_MS = 5  # between two looks at the glue, and two steps of the interpolated
 TIP_Z = 15  # sensor row: force 3, torque 3, flange axes 9, tip z, glue lengths
 CONTACT_MS = 10  # contact forces are looked at every 10 ms
 LIFTED_TILT = 0.004  # [rad], a quarter of a millimetre at the lip
+LIP_LENGTH = 0.005
 LOAD_MASS = 0.1
+# After any of these MuJoCo starts again from the initial state, as if nothing had happened.
+DIVERGED = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+)
 # Shank (80 g) and blade (20 g) about the flange, in the tool's axes.
 LOAD_COM = (0.02 * 0.025 / 0.1, 0.0, (-0.02 * 0.08 - 0.04 * 0.02) / 0.1)
 
@@ -43,11 +50,13 @@ class Truth:
 
     glue: NDArray[np.bool_] = field(default_factory=lambda: np.ones(NUM_GLUE, bool))
     released: bool = False
-    release_z: float = 0.0
+    release_z: float = 0.0  # of the tip
+    release_lip_z: float = 0.0  # of the blade where the lip's outer edge lies on it
     travel_after_release: float = 0.0
     peak_force: float = 0.0  # highest 20 ms mean
     peak_lip_force: float = 0.0
-    lost_s: float = 0.0
+    lost_s: float = 0.0  # at a stretch, until now
+    longest_loss_s: float = 0.0
     was_loaded: bool = False
     unstable: bool = False
 
@@ -187,7 +196,9 @@ class PrySimulation:
         truth, tip_z = self.truth, block[:, TIP_Z]
         if truth.released:
             truth.travel_after_release = max(
-                truth.travel_after_release, float(tip_z.max()) - truth.release_z
+                truth.travel_after_release,
+                float(tip_z.max()) - truth.release_z,
+                self._lip_z() - truth.release_lip_z,
             )
         elif self._clamped:
             if self._clamp_cleared():
@@ -214,7 +225,11 @@ class PrySimulation:
 
     def _release(self, tip_z: float) -> None:
         self.truth.released = True
-        self.truth.release_z = tip_z
+        self.truth.release_z, self.truth.release_lip_z = tip_z, self._lip_z()
+
+    def _lip_z(self) -> float:
+        """Height of the blade a lip's length behind its tip: what pitching about the tip lifts."""
+        return float(self._tool_qpos[2] + LIP_LENGTH * math.sin(self._tool_qpos[4]))
 
     def _watch_contact(self) -> None:
         """Force of the blade on the lip, and how long a lifted cell has been out of touch."""
@@ -231,11 +246,11 @@ class PrySimulation:
         truth.was_loaded |= on_cell > 1.5 and self._cell_tilt() > LIFTED_TILT
         lost = truth.was_loaded and not truth.released and not touching
         truth.lost_s = truth.lost_s + CONTACT_MS / 1000 if lost else 0.0
+        truth.longest_loss_s = max(truth.longest_loss_s, truth.lost_s)
 
     def _watch_force(self, external: Array) -> None:
-        if (
-            not np.isfinite(external).all()
-            or self.data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number
+        if not np.isfinite(external).all() or any(
+            self.data.warning[kind].number for kind in DIVERGED
         ):
             self.truth.unstable = True
             return

@@ -41,7 +41,7 @@ class Gated(nn.Module):
         """Tokens of every key to the context."""
         gates = self.gate(flat(tokens))[..., None, None].unbind(1)  # each (B, 1, 1)
         blended = {
-            key: torch.lerp(no_contact, tokens[key], gate)
+            key: no_contact + gate * (tokens[key] - no_contact)  # lerp refuses mixed precision
             for (key, no_contact), gate in zip(self.no_contact.items(), gates, strict=True)
         }
         context: Tensor = self.concat({**tokens, **blended})

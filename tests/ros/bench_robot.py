@@ -86,6 +86,7 @@ class BenchRobot(Node):
     def __init__(self, context: Context) -> None:
         super().__init__("bench_robot", context=context)
         self.silent: set[str] = set()
+        self.next_wrench = np.zeros(6)  # of one sample; then the robot is out of touch again
         self.image_shape = (8, 6, 3)
         self.commands: list[tuple[float, NDArray[np.float64]]] = []
         self._publisher = {
@@ -114,8 +115,9 @@ class BenchRobot(Node):
         image = np.zeros(self.image_shape, np.uint8)
         messages = {
             "pose": pose_to_msg(start_pose(), stamp, "world"),
-            "wrench": wrench_to_msg(np.zeros(6), stamp, "tool"),
+            "wrench": wrench_to_msg(self.next_wrench, stamp, "tool"),
         }
+        self.next_wrench = np.zeros(6)
         if with_images:
             messages |= {k: image_to_msg(image, stamp, k) for k in ("wrist_rgb", "scene_rgb")}
         for key, message in messages.items():

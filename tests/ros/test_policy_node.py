@@ -24,6 +24,7 @@ from tests.ros.bench_robot import (
     running,
     wait_until,
 )
+from tests.ros.kinematic_task import KINEMATIC_SPEC
 
 pytestmark = pytest.mark.ros
 # Wider than the defaults, so that a busy machine does not make a sensor stale.
@@ -39,11 +40,17 @@ class Bench(NamedTuple):
     node: PolicyNode
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
+class BlindToTouch(ScriptedController):
+    """Looks at everything but the wrench."""
+
+    spec = KINEMATIC_SPEC.select([key for key in KINEMATIC_SPEC.obs if key != "wrench"])
+
+
+@pytest.fixture(params=[ScriptedController])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     domain = free_domain_id()
     with ros_context(domain) as here, ros_context(domain) as there:
-        controller = ScriptedController()
+        controller = request.param()
         node = PolicyNode(controller, HORIZONS, SETTINGS, here)
         robot = BenchRobot(there)
         with running(node), running(robot):
@@ -116,6 +123,36 @@ def test_a_chunk_that_has_run_out_makes_it_hold(bench: Bench) -> None:
     assert bench.robot.moves_since(frozen + 0.4 + SLACK) == 0
     stats = json.loads(bench.robot.enable(False).message)
     assert stats["holds"]["stale chunk"] > 0
+
+
+@pytest.mark.parametrize("bench", [ScriptedController, BlindToTouch], indirect=True)
+def test_one_sample_over_the_force_limit_stops_it_until_a_reset(bench: Bench) -> None:
+    start(bench)
+    bench.robot.next_wrench = np.array([0, 0, 1.1 * SETTINGS.safety.max_force, 0, 0, 0])
+    touched = time.monotonic()
+    time.sleep(COMMAND_PERIOD + SLACK + 0.3)
+    assert bench.robot.moves_since(touched + COMMAND_PERIOD + SLACK) == 0
+    answer = bench.robot.enable()
+    assert not answer.success
+    assert "latched by force 66.0 N" in answer.message
+    assert bench.robot.reset_policy().success
+    bench.robot.enable_once_ready()
+
+
+@pytest.mark.parametrize("bench", [BlindToTouch], indirect=True)
+def test_a_policy_that_does_not_feel_still_needs_a_live_wrench(bench: Bench) -> None:
+    start(bench)
+    bench.robot.silent.add("wrench")
+    silenced = time.monotonic()
+    time.sleep(LIMITS.wrench_age + COMMAND_PERIOD + SLACK + 0.2)
+    assert bench.robot.moves_since(silenced + LIMITS.wrench_age + COMMAND_PERIOD + SLACK) == 0
+
+
+def test_enabling_a_running_policy_is_refused(bench: Bench) -> None:
+    start(bench)
+    answer = bench.robot.enable()
+    assert not answer.success
+    assert "running already; call ~/reset" in answer.message
 
 
 def test_enable_is_refused_while_a_sensor_is_missing(bench: Bench) -> None:
