@@ -22,6 +22,7 @@ from prise import VERBS, make_controller
 NEEDED = {
     "bench": ["what=gates"],
     "eval": ["checkpoint=x"],
+    "export": ["checkpoint=x"],
     "inspect": ["path=x"],
     "report": ["run=x"],
 }

@@ -101,3 +101,9 @@ def test_an_unknown_modality_is_refused() -> None:
 def test_horizons_start_at_one() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Horizons(obs=0)
+
+
+def test_a_sensor_that_is_no_whole_multiple_of_the_policys_rate_is_refused() -> None:
+    obs = {"wrench": ObsSpec((6,), "wrench", "N, N m", 125.0)}
+    with pytest.raises(SpecError, match=r"'wrench' comes at 125\.0 Hz.* whole multiple"):
+        replace(STORE_SPEC, obs=obs, rate_hz=10.0)

@@ -67,7 +67,7 @@ def test_an_existing_store_is_not_overwritten(tmp_path: Path) -> None:
 def test_resume_refuses_another_spec(tmp_path: Path) -> None:
     write_store(tmp_path / "d", [3])
     with pytest.raises(DatasetError, match="another spec"):
-        ZarrWriter(tmp_path / "d", replace(STORE_SPEC, rate_hz=20.0), {}, resume=True)
+        ZarrWriter(tmp_path / "d", replace(STORE_SPEC, rate_hz=5.0), {}, resume=True)
     ZarrWriter(tmp_path / "d", STORE_SPEC, {}, resume=True).close()
 
 
