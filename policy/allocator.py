@@ -1,7 +1,7 @@
 """Keep freed memory in the process instead of handing it back to the kernel after every step.
 
 glibc returns large blocks at once, so that each training step pays for its activations anew: a page
-fault for every 4 KiB. Measured where the training step spends 15 to 30 % of its time in the kernel.
+fault for every 4 KiB. docs/performance.md has what that costs.
 """
 
 from __future__ import annotations
