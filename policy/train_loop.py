@@ -174,7 +174,7 @@ class TrainLoop:
             metrics = stop.run(lambda: evaluator(self.run_dir / LAST))
             unpack_random(random, self.state.noise)
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process and metrics is None:
+        if not self._any_process(metrics is not None):
             return
         progress.evaluated_step = progress.step
         if metrics is not None:
@@ -254,7 +254,13 @@ class TrainLoop:
         # Asking the others waits for the GPU, so not after every step.
         if not (self._due(self.config.log_every) or self._due(self.config.eval_every)):
             return False
-        told = torch.tensor(float(stop.requested), device=self.accelerator.device)
+        return self._any_process(stop.requested)
+
+    def _any_process(self, flag: bool) -> bool:
+        """True where `flag` is True in any process; all of them must ask."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        told = torch.tensor(float(flag), device=self.accelerator.device)
         return bool(self.accelerator.reduce(told, "sum") > 0)
 
     def _open_log(self) -> MetricsLog | nullcontext[None]:
