@@ -58,7 +58,9 @@ class DiffusionPolicy(nn.Module):
         parameterization: What the denoiser predicts.
         sampler: Used unless a solve names another one.
         noise_samples: Noise draws per encoded window in `loss`.
-        normalizer: Fitted; without one, load weights that hold it.
+        companding: mu of a mu-law for actions that are increments, 0 for a linear map: resolution
+            where motions are small.
+        normalizer: Fitted, with the same companding; without one, load weights that hold it.
         clip: Estimates are clipped to [-clip, clip]; demonstrations lie in [-1, 1].
     """
 
@@ -72,6 +74,7 @@ class DiffusionPolicy(nn.Module):
         parameterization: Parameterization = PREDICT_X0,
         sampler: Sampler = DETERMINISTIC,
         noise_samples: int = 1,
+        companding: float = 0.0,
         normalizer: Normalizer | None = None,
         clip: float = 1.1,
     ) -> None:
@@ -87,11 +90,11 @@ class DiffusionPolicy(nn.Module):
             pred_horizon=horizons.pred,
             context_dim=self.encoder.context_dim,
         )
-        self.normalizer = Normalizer(self.spec)
+        self.normalizer = Normalizer(self.spec, companding)
         if normalizer is not None:
             self.set_normalizer(normalizer)
         self.schedule, self.parameterization, self.sampler = schedule, parameterization, sampler
-        self.noise_samples, self.clip = noise_samples, clip
+        self.noise_samples, self.companding, self.clip = noise_samples, companding, clip
         self.low: Tensor
         self.high: Tensor
         self.register_buffer("low", torch.tensor(spec.action.low), persistent=False)

@@ -162,4 +162,5 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _fit_normalizer(policy: DiffusionPolicy, store: DemoStore, stats_path: Path) -> None:
     keys = [key for key, spec in policy.spec.obs.items() if spec.modality == "state"]
-    policy.set_normalizer(Normalizer.fit(cached_stats(store, keys, stats_path), policy.spec))
+    stats = cached_stats(store, keys, stats_path)
+    policy.set_normalizer(Normalizer.fit(stats, policy.spec, policy.companding))

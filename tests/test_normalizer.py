@@ -93,3 +93,26 @@ def test_missing_or_misshapen_statistics_are_refused() -> None:
 def test_unknown_key_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"known: .*'wrench'"):
         Normalizer(SPEC).normalize("torque", torch.zeros(6))
+
+
+def test_companding_keeps_zero_and_gives_small_increments_most_of_the_range() -> None:
+    normalizer = Normalizer.fit(STATS, SPEC, companding=20.0)
+    x = torch.tensor([[-0.002, 0.5], [0.0, 0.5], [0.0002, 0.5], [0.004, 0.5]])
+    y = normalizer.normalize("action", x)[:, 0]
+    assert y[1] == 0
+    assert y[3] == 1
+    assert y[2] > 0.2, "a twentieth of the range fills more than a fifth of it"
+    assert (y.diff() > 0).all()
+    torch.testing.assert_close(normalizer.unnormalize("action", normalizer.normalize("action", x)), x)
+
+
+def test_companding_leaves_dimensions_away_from_zero_linear() -> None:
+    stats = {**STATS, "action": Range(np.array([0.99, -1.0]), np.array([1.0, 1.0]))}
+    normalizer = Normalizer.fit(stats, SPEC, companding=20.0)
+    y = normalizer.normalize("action", torch.tensor([[0.99, 0.0], [0.995, 0.0], [1.0, 0.0]]))[:, 0]
+    torch.testing.assert_close(y, torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
+
+
+def test_negative_companding_is_refused() -> None:
+    with pytest.raises(ValueError, match="companding must be above 0, got -1"):
+        Normalizer(SPEC, companding=-1.0)

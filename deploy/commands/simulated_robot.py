@@ -22,6 +22,7 @@ from deploy.commands.simulation import (
     seeds_of,
     senses,
 )
+from deploy.garbage import freeze_garbage_collector
 from deploy.loop import LoopStats, RealTimeLoop
 from deploy.safety import SafetyLayer, SafetyLimits
 from deploy.sim_robot import SimRobot
@@ -64,6 +65,7 @@ def run(config: dict[str, Any]) -> int:
     clock = MonotonicClock()
     robot = SimRobot(env, clock)
     seeds = seeds_of(config)
+    freeze_garbage_collector()
     runs = []
     for seed in tqdm(seeds, unit="episode", desc="deploy"):
         safety = SafetyLayer(robot.spec, settings.safety)

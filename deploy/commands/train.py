@@ -45,7 +45,8 @@ def run(config: dict[str, Any]) -> int:
 
 def policy_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The policy as `data.build` builds it, from the groups of the command."""
-    parts = ("encoder", "denoiser", "schedule", "parameterization", "sampler", "noise_samples")
+    groups = ("encoder", "denoiser", "schedule", "parameterization", "sampler")
+    parts = (*groups, "noise_samples", "companding")
     target = {"_target_": "policy.diffusion_policy.DiffusionPolicy"}
     return target | {part: config[part] for part in parts}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.build import build
+from deploy.garbage import freeze_garbage_collector
 from deploy.ros2.settings import PolicyNodeSettings, SimNodeSettings
 from deploy.ros2.wire import ros_context, take_realtime_priority
 
@@ -72,6 +73,7 @@ def _run_policy_node(config: Mapping[str, Any], settings: PolicyNodeSettings) ->
             context,
             str(checkpoint),
         )
+        freeze_garbage_collector()
         log.info("policy node is ready; nothing moves before ~/enable is called")
         node.run(stop)
 
@@ -87,6 +89,7 @@ def _run_sim_node(config: Mapping[str, Any], settings: SimNodeSettings) -> None:
     take_realtime_priority(settings.realtime_priority)
     with ros_context() as context, stop_signals() as stop:
         node = SimNode(task, range(seed0, seed0 + episodes), settings, context)
+        freeze_garbage_collector()
         log.info("simulated robot is ready; ~/reset starts seed %d", seed0)
         node.run(stop)
 
