@@ -1,7 +1,7 @@
 """No long pauses of Python's garbage collector in a process that keeps time.
 
-A full collection walks every container object there is. With torch and rclpy loaded that takes 140 ms,
-longer than a policy tick, and it comes whenever the collector thinks fit.
+A full collection walks every container object there is. With torch and rclpy loaded that takes
+140 ms, longer than a policy tick, and it comes whenever the collector thinks fit.
 """
 
 from __future__ import annotations

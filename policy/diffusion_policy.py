@@ -58,6 +58,8 @@ class DiffusionPolicy(nn.Module):
         parameterization: What the denoiser predicts.
         sampler: Used unless a solve names another one.
         noise_samples: Noise draws per encoded window in `loss`.
+        level_power: Levels in `loss` are u ** level_power of a uniform u; below 1 more noise, which
+            is what few network evaluations have to deal with.
         companding: mu of a mu-law for actions that are increments, 0 for a linear map: resolution
             where motions are small.
         normalizer: Fitted, with the same companding; without one, load weights that hold it.
@@ -74,14 +76,16 @@ class DiffusionPolicy(nn.Module):
         parameterization: Parameterization = PREDICT_X0,
         sampler: Sampler = DETERMINISTIC,
         noise_samples: int = 1,
+        level_power: float = 1.0,
         companding: float = 0.0,
         normalizer: Normalizer | None = None,
         clip: float = 1.1,
     ) -> None:
         super().__init__()
-        if noise_samples < 1 or clip < 1:
+        if noise_samples < 1 or clip < 1 or not level_power > 0:
             raise ValueError(
-                f"noise_samples and clip must be at least 1, got {noise_samples} and {clip}."
+                "noise_samples and clip must be at least 1, level_power above 0, got "
+                f"{noise_samples}, {clip} and {level_power}."
             )
         self.encoder = encoder(spec=spec, horizons=horizons)
         self.spec, self.horizons = spec.select(self.encoder.keys), horizons
@@ -94,7 +98,8 @@ class DiffusionPolicy(nn.Module):
         if normalizer is not None:
             self.set_normalizer(normalizer)
         self.schedule, self.parameterization, self.sampler = schedule, parameterization, sampler
-        self.noise_samples, self.companding, self.clip = noise_samples, companding, clip
+        self.noise_samples, self.level_power = noise_samples, level_power
+        self.companding, self.clip = companding, clip
         self.low: Tensor
         self.high: Tensor
         self.register_buffer("low", torch.tensor(spec.action.low), persistent=False)
@@ -113,8 +118,8 @@ class DiffusionPolicy(nn.Module):
     def loss(self, batch: Mapping[str, Any], generator: Generator | None = None) -> Tensor:
         """Mean squared error of the denoiser over valid actions; a scalar.
 
-        Windows are encoded once and denoised `noise_samples` times. Levels are uniform on the
-        schedule's grid without 0, one per chunk.
+        Windows are encoded once and denoised `noise_samples` times. One level per chunk, on the
+        schedule's grid without 0.
         """
         self.normalizer.check_fitted()
         draws = self.noise_samples
@@ -207,7 +212,14 @@ class DiffusionPolicy(nn.Module):
         return self.actions(state)
 
     def _draw_levels(self, count: int, generator: Generator | None) -> Tensor:
-        grid = self.schedule.num_levels
+        """Levels (count, 1) = u ** level_power on the schedule's grid, u evenly spread over (0, 1].
+
+        One random offset and equal distances (Kingma et al. 2021, appendix I.1): no step sees
+        mostly easy levels. Draws of one window are a 1 / noise_samples apart.
+        """
         device = None if generator is None else generator.device
-        ticks = torch.randint(1, grid + 1, (count, 1), generator=generator, device=device)
-        return ticks / grid
+        offset = torch.rand(1, generator=generator, device=device, dtype=torch.float64)
+        u = (offset + torch.arange(count, device=device) / count).remainder(1)
+        grid = self.schedule.num_levels
+        ticks = (grid * (1 - u) ** self.level_power).ceil().clamp(1, grid)  # 1 - u is in (0, 1]
+        return (ticks / grid).float()[:, None]

@@ -164,9 +164,7 @@ class Normalizer(nn.Module):
         )
 
     @classmethod
-    def fit(
-        cls, stats: Mapping[str, Range], spec: DataSpec, companding: float = 0.0
-    ) -> Normalizer:
+    def fit(cls, stats: Mapping[str, Range], spec: DataSpec, companding: float = 0.0) -> Normalizer:
         """Limits from `stats` for the states of `spec` and for "action"."""
         normalizer = cls(spec, companding)
         for key, transform in normalizer.transforms.items():

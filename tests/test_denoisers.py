@@ -100,7 +100,7 @@ def test_it_learns_to_copy_what_the_context_says(name: str) -> None:
     context = torch.randn(64, N, D)
     target = context.flatten(1)[:, :A, None].expand(-1, A, TP).transpose(1, 2).tanh()
     losses = []
-    for _ in range(40):
+    for _ in range(80):
         optimizer.zero_grad()
         out = model(torch.randn(64, TP, A), torch.ones(64, 1), context)
         loss = (out - target).square().mean()

@@ -103,7 +103,9 @@ def test_companding_keeps_zero_and_gives_small_increments_most_of_the_range() ->
     assert y[3] == 1
     assert y[2] > 0.2, "a twentieth of the range fills more than a fifth of it"
     assert (y.diff() > 0).all()
-    torch.testing.assert_close(normalizer.unnormalize("action", normalizer.normalize("action", x)), x)
+    torch.testing.assert_close(
+        normalizer.unnormalize("action", normalizer.normalize("action", x)), x
+    )
 
 
 def test_companding_leaves_dimensions_away_from_zero_linear() -> None:

@@ -155,7 +155,7 @@ def _tick(
     policy: DiffusionPolicy, observed: Sequence[Any], limits: Limits, about: Context
 ) -> list[Row]:
     """One update of the RTI controller with one evaluation."""
-    controller = RTIController(policy, start_level=0.6, nfe=1)
+    controller = RTIController(policy, start_level=0.8, nfe=1)
     ticks = iter(range(10**9))
 
     def update() -> None:

@@ -46,7 +46,7 @@ def run(config: dict[str, Any]) -> int:
 def policy_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The policy as `data.build` builds it, from the groups of the command."""
     groups = ("encoder", "denoiser", "schedule", "parameterization", "sampler")
-    parts = (*groups, "noise_samples", "companding")
+    parts = (*groups, "noise_samples", "level_power", "companding")
     target = {"_target_": "policy.diffusion_policy.DiffusionPolicy"}
     return target | {part: config[part] for part in parts}
 

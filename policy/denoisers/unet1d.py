@@ -14,8 +14,16 @@ from policy.denoisers.embedding import LevelEmbedding
 class UNet1d(nn.Module):
     """Convolutional denoiser of Janner et al. (2022) and Chi et al. (2023).
 
-    The level is per action and FiLM acts per time step: at lower resolution the features of the
-    levels are averaged over the actions that a step stands for.
+        x -> level 0 --------------------------------.      a level: `blocks` FiLM blocks
+               | halve                               .
+             level 1 ----------------.               .
+               | halve               cat -> level 1 -' double -> out
+             level 2 -> middle ------' (level 2's own features) ...
+
+    As in the paper the features of level l meet the way up before it doubles, those of level 0
+    are not used again. The noise level is per action and FiLM acts per time step: at lower
+    resolution the features of the noise levels are averaged over the actions that a step stands
+    for.
     """
 
     def __init__(
@@ -24,16 +32,18 @@ class UNet1d(nn.Module):
         pred_horizon: int,
         context_dim: int,
         down_dims: tuple[int, ...] = (128, 256, 512),
+        blocks: int = 2,
         condition_dim: int = 128,
         kernel_size: int = 5,
         num_groups: int = 8,
     ) -> None:
         super().__init__()
         shortest = 2 ** (len(down_dims) - 1)
-        if pred_horizon % shortest or any(dim % num_groups for dim in down_dims):
+        if pred_horizon % shortest or any(dim % num_groups for dim in down_dims) or blocks < 1:
             raise ValueError(
                 f"pred_horizon must be a multiple of {shortest} with {len(down_dims)} resolutions, "
-                f"down_dims of num_groups; got {pred_horizon}, {down_dims}, {num_groups}."
+                f"down_dims of num_groups, blocks at least 1; got {pred_horizon}, {down_dims}, "
+                f"{num_groups}, {blocks}."
             )
         self.level_in = nn.Sequential(
             LevelEmbedding(condition_dim),
@@ -43,18 +53,19 @@ class UNet1d(nn.Module):
         )
         self.context_in = nn.Linear(context_dim, condition_dim)
 
-        def block(before: int, after: int) -> FiLMBlock:
-            return FiLMBlock(before, after, condition_dim, kernel_size, num_groups)
+        def resolution(before: int, after: int) -> FiLMStack:
+            sizes = (before, *[after] * blocks)
+            return FiLMStack(
+                FiLMBlock(a, b, condition_dim, kernel_size, num_groups) for a, b in pairwise(sizes)
+            )
 
-        sizes = (action_dim, *down_dims)
-        self.down = nn.ModuleList(block(a, b) for a, b in zip(sizes, down_dims, strict=False))
+        self.down = nn.ModuleList(resolution(a, b) for a, b in pairwise((action_dim, *down_dims)))
         self.halvings = nn.ModuleList(nn.Conv1d(d, d, 3, 2, 1) for d in down_dims[:-1])
-        self.middle = block(down_dims[-1], down_dims[-1])
-        reverse = down_dims[::-1]
-        self.doublings = nn.ModuleList(
-            nn.ConvTranspose1d(a, b, 4, 2, 1) for a, b in pairwise(reverse)
-        )
-        self.up = nn.ModuleList(block(2 * d, d) for d in reverse[1:])
+        self.middle = resolution(down_dims[-1], down_dims[-1])
+        self.up = nn.ModuleList(resolution(2 * a, b) for a, b in pairwise(down_dims[::-1]))
+        self.doublings = nn.ModuleList(nn.ConvTranspose1d(d, d, 4, 2, 1) for d in down_dims[-2::-1])
+        self.last = nn.Conv1d(down_dims[0], down_dims[0], kernel_size, padding=kernel_size // 2)
+        self.last_norm = nn.GroupNorm(num_groups, down_dims[0])
         self.action_out = nn.Conv1d(down_dims[0], action_dim, 1)
         nn.init.zeros_(self.action_out.weight)
         assert self.action_out.bias is not None
@@ -74,12 +85,12 @@ class UNet1d(nn.Module):
         for halve, down, condition in zip(
             self.halvings, self.down[1:], conditions[1:], strict=True
         ):
-            skips.append(h)
             h = down(halve(h), condition)
+            skips.append(h)
         h = self.middle(h, conditions[-1])
-        for double, up, condition in zip(self.doublings, self.up, conditions[-2::-1], strict=True):
-            h = up(torch.cat([double(h), skips.pop()], 1), condition)
-        out: Tensor = self.action_out(h)
+        for double, up, condition in zip(self.doublings, self.up, conditions[:0:-1], strict=True):
+            h = double(up(torch.cat([h, skips.pop()], 1), condition))
+        out: Tensor = self.action_out(F.mish(self.last_norm(self.last(h))))
         return out.transpose(1, 2)
 
     def _conditions(self, level: Tensor, context: Tensor) -> list[Tensor]:
@@ -92,6 +103,16 @@ class UNet1d(nn.Module):
                 levels = F.avg_pool1d(levels.transpose(1, 2), 2).transpose(1, 2)
             conditions.append(F.mish(levels + base))
         return conditions
+
+
+class FiLMStack(nn.ModuleList):
+    """FiLM blocks one after the other, under the same condition."""
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Features (B, C, T), condition (B, 1 or T, condition_dim) to features."""
+        for block in self:
+            x = block(x, condition)
+        return x
 
 
 class FiLMBlock(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -14,8 +15,8 @@ from data.spec import Horizons, ObsSpec
 Pool = Literal["spatial_softmax", "tokens"]
 
 
-class SmallResNet(nn.Module):
-    """A few strided stages with residual blocks; all To frames of a camera in one batch.
+class CameraEncoder(nn.Module):
+    """A convolutional trunk and a head that makes tokens; all To frames of a camera in one batch.
 
     With pool "spatial_softmax" a frame gives one token of keypoints and a coarse global feature;
     with "tokens" one token per patch, for a fusion that attends to places.
@@ -27,9 +28,8 @@ class SmallResNet(nn.Module):
     Args:
         spec: Of the camera.
         horizons: Frames per window.
+        trunk: Images (B, C, h, w) to features; every layer that halves pads by half its kernel.
         crop: Side of the crop, as a fraction of the image's.
-        channels: Of the stem and of each stage; every one halves the resolution.
-        blocks: Residual blocks per stage.
         pool: How a feature map becomes tokens.
         num_keypoints: Of the spatial softmax.
         dim: Of a token.
@@ -39,12 +39,11 @@ class SmallResNet(nn.Module):
         self,
         spec: ObsSpec,
         horizons: Horizons,
-        crop: float = 0.9375,
-        channels: tuple[int, ...] = (24, 32),
-        blocks: int = 1,
-        pool: Pool = "spatial_softmax",
-        num_keypoints: int = 24,
-        dim: int = 64,
+        trunk: nn.Module,
+        crop: float,
+        pool: Pool,
+        num_keypoints: int,
+        dim: int,
     ) -> None:
         super().__init__()
         if len(spec.shape) != 3 or not 0 < crop <= 1 or pool not in get_args(Pool):
@@ -54,20 +53,17 @@ class SmallResNet(nn.Module):
             )
         self.size = (spec.shape[0], spec.shape[1])
         self.crop = (round(self.size[0] * crop), round(self.size[1] * crop))
-        layers: list[nn.Module] = [_conv(spec.shape[2], channels[0], kernel_size=5)]
-        for before, after in pairwise(channels):
-            layers.append(_conv(before, after, kernel_size=3))
-            layers += [ResidualBlock(after) for _ in range(blocks)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = trunk
         with torch.no_grad():
             features = self.trunk(torch.zeros(1, spec.shape[2], *self.crop))
-        grid = (int(features.shape[2]), int(features.shape[3]))
+        channels, grid = int(features.shape[1]), (int(features.shape[2]), int(features.shape[3]))
         self.head: KeypointHead | PatchHead
         if pool == "spatial_softmax":
-            places = self._places(grid, stride=2 ** len(channels))
-            self.head = KeypointHead(channels[-1], places, num_keypoints, dim)
+            # The trunk halves a few times, rounding up.
+            stride = 2 ** math.ceil(math.log2(max(self.crop) / max(grid)))
+            self.head = KeypointHead(channels, self._places(grid, stride), num_keypoints, dim)
         else:
-            self.head = PatchHead(channels[-1], grid, dim)
+            self.head = PatchHead(channels, grid, dim)
         self.num_tokens, self.dim = horizons.obs * self.head.num_tokens, dim
         # Images arrive as (H, W, C): with channels last they are convolved without reordering.
         self.to(memory_format=torch.channels_last)
@@ -108,6 +104,38 @@ class SmallResNet(nn.Module):
         )
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         return torch.stack([x.flatten(), y.flatten()], 1)
+
+
+class SmallResNet(CameraEncoder):
+    """A few strided stages with residual blocks.
+
+    Args:
+        spec: Of the camera.
+        horizons: Frames per window.
+        crop: Side of the crop, as a fraction of the image's.
+        channels: Of the stem and of each stage; every one halves the resolution.
+        blocks: Residual blocks per stage.
+        pool: "spatial_softmax" or "tokens".
+        num_keypoints: Of the spatial softmax.
+        dim: Of a token.
+    """
+
+    def __init__(
+        self,
+        spec: ObsSpec,
+        horizons: Horizons,
+        crop: float = 0.9375,
+        channels: tuple[int, ...] = (24, 32),
+        blocks: int = 1,
+        pool: Pool = "spatial_softmax",
+        num_keypoints: int = 24,
+        dim: int = 64,
+    ) -> None:
+        layers: list[nn.Module] = [_conv(spec.shape[-1], channels[0], kernel_size=5)]
+        for before, after in pairwise(channels):
+            layers.append(_conv(before, after, kernel_size=3))
+            layers += [ResidualBlock(after) for _ in range(blocks)]
+        super().__init__(spec, horizons, nn.Sequential(*layers), crop, pool, num_keypoints, dim)
 
 
 class ResidualBlock(nn.Module):
