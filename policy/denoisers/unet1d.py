@@ -60,15 +60,14 @@ class UNet1d(nn.Module):
             )
 
         self.down = nn.ModuleList(resolution(a, b) for a, b in pairwise((action_dim, *down_dims)))
-        self.halvings = nn.ModuleList(nn.Conv1d(d, d, 3, 2, 1) for d in down_dims[:-1])
+        self.halvings = nn.ModuleList(TimeConv(d, d, 3, stride=2) for d in down_dims[:-1])
         self.middle = resolution(down_dims[-1], down_dims[-1])
         self.up = nn.ModuleList(resolution(2 * a, b) for a, b in pairwise(down_dims[::-1]))
-        self.doublings = nn.ModuleList(nn.ConvTranspose1d(d, d, 4, 2, 1) for d in down_dims[-2::-1])
-        self.last = nn.Conv1d(down_dims[0], down_dims[0], kernel_size, padding=kernel_size // 2)
-        self.last_norm = nn.GroupNorm(num_groups, down_dims[0])
-        self.action_out = nn.Conv1d(down_dims[0], action_dim, 1)
+        self.doublings = nn.ModuleList(TimeConv(d, 2 * d, 3) for d in down_dims[-2::-1])
+        self.last = TimeConv(down_dims[0], down_dims[0], kernel_size)
+        self.last_norm = TimeGroupNorm(num_groups, down_dims[0])
+        self.action_out = nn.Linear(down_dims[0], action_dim)
         nn.init.zeros_(self.action_out.weight)
-        assert self.action_out.bias is not None
         nn.init.zeros_(self.action_out.bias)
 
     def forward(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
@@ -80,7 +79,7 @@ class UNet1d(nn.Module):
             context: Tokens (B, N, D).
         """
         conditions = self._conditions(level, context)
-        h = self.down[0](x.transpose(1, 2), conditions[0])  # (B, C, Tp)
+        h = self.down[0](x, conditions[0])  # (B, Tp, C)
         skips = []
         for halve, down, condition in zip(
             self.halvings, self.down[1:], conditions[1:], strict=True
@@ -89,9 +88,11 @@ class UNet1d(nn.Module):
             skips.append(h)
         h = self.middle(h, conditions[-1])
         for double, up, condition in zip(self.doublings, self.up, conditions[:0:-1], strict=True):
-            h = double(up(torch.cat([h, skips.pop()], 1), condition))
+            h = up(torch.cat([h, skips.pop()], -1), condition)
+            # Two outputs a step: a convolution at the lower resolution (Shi et al., 2016).
+            h = double(h).reshape(len(h), 2 * h.shape[1], -1)
         out: Tensor = self.action_out(F.mish(self.last_norm(self.last(h))))
-        return out.transpose(1, 2)
+        return out
 
     def _conditions(self, level: Tensor, context: Tensor) -> list[Tensor]:
         """Per resolution (B, 1 or steps, condition_dim)."""
@@ -100,7 +101,7 @@ class UNet1d(nn.Module):
         conditions = [F.mish(levels + base)]
         for _ in self.halvings:
             if levels.shape[1] > 1:
-                levels = F.avg_pool1d(levels.transpose(1, 2), 2).transpose(1, 2)
+                levels = levels.unflatten(1, (-1, 2)).mean(2)
             conditions.append(F.mish(levels + base))
         return conditions
 
@@ -109,7 +110,7 @@ class FiLMStack(nn.ModuleList):
     """FiLM blocks one after the other, under the same condition."""
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Features (B, C, T), condition (B, 1 or T, condition_dim) to features."""
+        """Features (B, T, C), condition (B, 1 or T, condition_dim) to features."""
         for block in self:
             x = block(x, condition)
         return x
@@ -122,19 +123,46 @@ class FiLMBlock(nn.Module):
         self, before: int, after: int, condition_dim: int, kernel_size: int, num_groups: int
     ) -> None:
         super().__init__()
-        padding = kernel_size // 2
-        self.first = nn.Conv1d(before, after, kernel_size, padding=padding)
-        self.first_norm = nn.GroupNorm(num_groups, after)
-        self.second = nn.Conv1d(after, after, kernel_size, padding=padding)
-        self.second_norm = nn.GroupNorm(num_groups, after)
+        self.first = TimeConv(before, after, kernel_size)
+        self.first_norm = TimeGroupNorm(num_groups, after)
+        self.second = TimeConv(after, after, kernel_size)
+        self.second_norm = TimeGroupNorm(num_groups, after)
         self.film = nn.Linear(condition_dim, 2 * after)
-        self.shortcut = nn.Conv1d(before, after, 1) if before != after else nn.Identity()
+        self.shortcut = nn.Linear(before, after) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Features (B, C, T), condition (B, 1 or T, condition_dim) to features."""
-        scale, shift = self.film(condition).transpose(1, 2).chunk(2, 1)
+        """Features (B, T, C), condition (B, 1 or T, condition_dim) to features."""
+        scale, shift = self.film(condition).chunk(2, -1)
         h = F.mish(self.first_norm(self.first(x)))
         h = torch.addcmul(shift, h, 1 + scale)
         h = F.mish(self.second_norm(self.second(h)))
         out: Tensor = h + self.shortcut(x)
         return out
+
+
+class TimeConv(nn.Linear):
+    """Convolution over time of features (B, T, C), as one matrix product.
+
+    Chunks are short and channels many: a convolution kernel spends its time on bringing the
+    weights, which lie in one piece here, into an order of its own (docs/performance.md).
+    """
+
+    def __init__(self, before: int, after: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__(kernel_size * before, after)
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, T, C) to (B, T / stride, C'), padded with zeros."""
+        span, half = x.shape[1], self.kernel_size // 2
+        padded = F.pad(x, (0, 0, half, half))
+        taps = [padded[:, tap : tap + span : self.stride] for tap in range(self.kernel_size)]
+        return super().forward(torch.cat(taps, -1))
+
+
+class TimeGroupNorm(nn.GroupNorm):
+    """GroupNorm of features (B, T, C), without reordering them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        image = x.transpose(1, 2)[:, :, None]  # (B, C, 1, T), channels last
+        return super().forward(image)[:, :, 0].transpose(1, 2)
