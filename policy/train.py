@@ -66,6 +66,8 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     accelerator = Accelerator(
+        # Else accelerate does not look for other processes, and torchrun's would train one by one.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=config.mixed_precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_EVALUATION)],
     )

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 def train_in_two_processes(demos: Path, run_dir: Path, *options: str) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     program = ["-m", "tests.tiny_training", str(demos), str(run_dir), str(STEPS), *options]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, *program], cwd=ROOT, env=environment, check=True, timeout=300)
 
 
