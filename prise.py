@@ -32,6 +32,8 @@ VERBS = {
     "inspect": "deploy.commands.inspect",
     "report": "deploy.report.page",
 }
+# Package -> extra, where `./run setup` leaves it out.
+EXTRAS = {"ray": "ray"}
 # What a first argument that is no override sets; a path may hold a "=".
 OVERRIDE = re.compile(r"[+~]*\w[\w.@]*=")
 POSITIONAL = {"bench": "what", "inspect": "path", "report": "run"}
@@ -90,8 +92,7 @@ def _guarded(verb: str, arguments: Sequence[str]) -> int:
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         if os.environ.get("PRISE_DEBUG") == "1" or not _is_bad_input(error):
             raise
-        hint = "; `./run setup` installs it." if isinstance(error, ModuleNotFoundError) else ""
-        return _fail(who, f"{error}{hint}")
+        return _fail(who, f"{error}{_hint(error)}")
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
@@ -117,6 +118,15 @@ def _is_bad_input(error: BaseException) -> bool:
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and error.name.split(".")[0] not in OUR_PACKAGES
     return isinstance(error, (ValueError, OSError))
+
+
+def _hint(error: BaseException) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    package = (error.name or "").split(".")[0]
+    if package in EXTRAS:
+        return f"; `.venv/bin/pip install -e '.[{EXTRAS[package]}]'` installs it."
+    return "; `./run setup` installs it."
 
 
 def _fail(who: str, message: str) -> int:

@@ -63,6 +63,11 @@ def test_hydra_stays_at_the_front_door(path: Path) -> None:
     assert not roots(path) & {"hydra", "omegaconf"} or path in HYDRA_FILES
 
 
+@each_file
+def test_ray_is_imported_only_where_work_is_spread(path: Path) -> None:
+    assert "ray" not in roots(path) or path == Path("envs/ray_workers.py")
+
+
 @each_module
 def test_environments_do_without_torch(path: Path) -> None:
     assert path.parts[0] != "envs" or not roots(path) & {"torch", "torchvision", "accelerate"}
