@@ -125,7 +125,7 @@ class TrainLoop:
         state, lap = self.state, self.timer.lap
         batch = send_to_device(next(stream), self.accelerator.device, non_blocking=True)
         lap("load")
-        loss = self.model(batch, state.noise)
+        loss = self._joint(self.model(batch, state.noise), batch["valid"])
         lap("forward")
         self.accelerator.backward(loss)
         lap("backward")
@@ -141,6 +141,18 @@ class TrainLoop:
         self._loss_sum += loss.detach()
         state.progress.step += 1
         state.progress.unlogged_steps += 1
+
+    def _joint(self, loss: Tensor, valid: Tensor) -> Tensor:
+        """The loss, weighted so that the mean over processes is that of the joint batch.
+
+        Each process has the mean over its own valid actions, of which some have more than others.
+        """
+        if self.accelerator.num_processes == 1:
+            return loss
+        count = valid.sum(dtype=loss.dtype)
+        # A process without any has a loss of 0; so has a batch.
+        mean: Tensor = self.accelerator.reduce(count.clone(), "mean")
+        return loss * count / mean.clamp(min=1e-9)
 
     def _finish_step(
         self, evaluator: Evaluator | None, stop: StopSignal, log: MetricsLog | None

@@ -1,11 +1,12 @@
 """A policy and demonstrations so small that a training step takes a few milliseconds.
 
-As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume] [stop]`, it is a run to be
-killed, or one of several processes.
+As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume] [stop] [by_window] [witness]`,
+it is a run to be killed, or one of several processes.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import policy.diffusion_policy
+import policy.train
 from data.spec import ActionSpec, DataSpec, Horizons, ObsSpec
+from policy.checkpoint import Checkpoint, save_checkpoint
 from policy.config import TrainConfig
+from policy.diffusion_policy import DiffusionPolicy
 from policy.train import TrainSummary, train
+from policy.train_state import TrainState
 from tests.tiny_store import write_store
 
 HORIZONS = Horizons(obs=2, pred=4, window=4)
@@ -84,10 +92,44 @@ def _partial(target: str, **kwargs: Any) -> dict[str, Any]:
     return {"_target_": target, "_partial_": True, **kwargs}
 
 
+def draw_by_window() -> None:
+    """From now on a window's noise follows from its place in the joint batch alone."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.rand(CONFIG.batch_size, 1, generator=generator)[rank::world]
+    shape = (CONFIG.batch_size, HORIZONS.pred, SPEC.action.dim)
+    eps = torch.randn(shape, generator=generator)[rank::world]
+    setattr(DiffusionPolicy, "_draw_levels", lambda *_: levels)  # noqa: B010 (mypy)
+    setattr(policy.diffusion_policy, "noise_like", lambda *_: eps)  # noqa: B010
+
+
+class WitnessedState(TrainState):
+    """Writes what it is right after it was resumed, into `resumed/` beside the checkpoint."""
+
+    def unpack(self, saved: Checkpoint) -> None:
+        super().unpack(saved)
+        state = self.pack()  # by all processes
+        if self._accelerator.is_main_process:
+            save_checkpoint(
+                saved.path.with_name("resumed"),
+                saved.config["policy"],
+                self.policy.spec,
+                self.policy.horizons,
+                self.ema.weights(self.policy),
+                state,
+                saved.config["train"],
+            )
+
+
 def main(arguments: list[str]) -> None:
     demos, run_dir, steps, *rest = arguments
     config = replace(CONFIG, steps=int(steps), save_every=10)
     config = stopped(config, after=7) if "stop" in rest else config
+    if "by_window" in rest:
+        draw_by_window()
+        config = replace(config, clip_norm=0.0)
+    if "witness" in rest:
+        setattr(policy.train, "TrainState", WitnessedState)  # noqa: B010
     train_tiny(Path(demos), Path(run_dir), config, resume="resume" in rest)
 
 

@@ -1,16 +1,18 @@
-"""Two processes, as on two GPUs, train one policy together and resume to the very bits."""
+"""Two processes, as on two GPUs, train one policy as one process would, and any number goes on."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 from policy.checkpoint import open_checkpoint
+from policy.metrics import read_metrics
 from tests.e2e.test_train_resume import assert_same_run
 from tests.tiny_training import write_demos
 
@@ -20,10 +22,22 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def train_in_two_processes(demos: Path, run_dir: Path, *options: str) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    program = ["-m", "tests.tiny_training", str(demos), str(run_dir), str(STEPS), *options]
+    train_in(2, demos, run_dir, STEPS, *options)
+
+
+def train_in(processes: int, demos: Path, run_dir: Path, steps: int, *options: str) -> str:
+    """What it wrote to stderr."""
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    program = ["-m", "tests.tiny_training", str(demos), str(run_dir), str(steps), *options]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, *program], cwd=ROOT, env=environment, check=True, timeout=300)
+    done = subprocess.run(
+        [*launch, *program], cwd=ROOT, env=environment, timeout=300, stderr=subprocess.PIPE
+    )
+    told = done.stderr.decode()
+    assert done.returncode == 0, told
+    return told
 
 
 def test_stopped_and_resumed_pair_equals_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -36,3 +50,47 @@ def test_stopped_and_resumed_pair_equals_the_uninterrupted_one(tmp_path: Path) -
     assert not torch.equal(*state.tensors["random.noise"])
     train_in_two_processes(demos, tmp_path / "run", "resume")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_gradients_of_two_processes_are_those_of_the_joint_batch(tmp_path: Path) -> None:
+    """After one step the optimizer's first moment is the gradient, up to a factor."""
+    demos = write_demos(tmp_path / "demos")  # some actions are not valid, so parts differ in weight
+    states = []
+    for processes in (1, 2):
+        run_dir = tmp_path / f"in{processes}"
+        train_in(processes, demos, run_dir, 1, "by_window")
+        states.append(open_checkpoint(run_dir / "last").read_state().tensors)
+    one, two = states
+    moments = [key for key in one if key.endswith(".exp_avg")]
+    assert len(moments) > 10
+    for key in moments:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-8)
+    losses = [read_metrics(tmp_path / f"in{n}" / "metrics.jsonl")[0]["loss"] for n in (1, 2)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_goes_on_in_another_number_of_processes(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    demos, run_dir = write_demos(tmp_path / "demos"), tmp_path / "run"
+    train_in(before, demos, run_dir, 10)
+    saved = open_checkpoint(run_dir / "last")
+    state, weights = saved.read_state(), saved.read_weights()
+    told = train_in(after, demos, run_dir, STEPS, "resume", "witness")
+    assert f"the run had {before} processes, now there are {after}: random draws start anew" in told
+    resumed = open_checkpoint(run_dir / "resumed")
+    resumed_state, resumed_weights = resumed.read_state(), resumed.read_weights()
+    assert_same_tensors(resumed_weights, weights)
+    kept = [key for key in state.tensors if not key.startswith("random.")]
+    assert_same_tensors({key: resumed_state.tensors[key] for key in kept}, state.tensors)
+    assert resumed_state.values == {**state.values, "processes": after}
+    end = open_checkpoint(run_dir / "last").read_state()
+    assert (end.values["progress"]["step"], end.values["processes"]) == (STEPS, after)
+
+
+def assert_same_tensors(
+    got: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> None:
+    for key, value in got.items():
+        assert torch.equal(value, wanted[key]), key
