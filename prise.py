@@ -34,6 +34,7 @@ VERBS = {
 }
 # Package -> extra, where `./run setup` leaves it out.
 EXTRAS = {"ray": "ray"}
+MULTIRUN = {"-m", "--multirun"}
 # What a first argument that is no override sets; a path may hold a "=".
 OVERRIDE = re.compile(r"[+~]*\w[\w.@]*=")
 POSITIONAL = {"bench": "what", "inspect": "path", "report": "run"}
@@ -99,6 +100,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     from deploy.commands.compose import compose
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    if MULTIRUN & set(arguments):
+        from deploy.commands.sweep import sweep
+
+        return sweep(verb, [word for word in arguments if word not in MULTIRUN])
     config = compose(verb, _with_positional(verb, arguments))
     status: int = importlib.import_module(VERBS[verb]).run(config)
     return status

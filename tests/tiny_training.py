@@ -1,6 +1,7 @@
 """A policy and demonstrations so small that a training step takes a few milliseconds.
 
-As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume] [stop] [by_window] [witness]`,
+As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume] [stop] [by_window]
+[sharded] [witness]`,
 it is a run to be killed, or one of several processes.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 import policy.diffusion_policy
 import policy.train
@@ -22,6 +24,7 @@ from data.spec import ActionSpec, DataSpec, Horizons, ObsSpec
 from policy.checkpoint import Checkpoint, save_checkpoint
 from policy.config import TrainConfig
 from policy.diffusion_policy import DiffusionPolicy
+from policy.processes import all_whole
 from policy.train import TrainSummary, train
 from policy.train_state import TrainState
 from tests.tiny_store import write_store
@@ -108,14 +111,17 @@ class WitnessedState(TrainState):
 
     def unpack(self, saved: Checkpoint) -> None:
         super().unpack(saved)
-        state = self.pack()  # by all processes
+        spread = self._accelerator.num_processes > 1 and "sharded" in sys.argv
+        for tensor in (*self.policy.parameters(), *self.ema.state_dict()["average"].values()):
+            assert isinstance(tensor, DTensor) == spread
+        state, average = self.pack(), all_whole(self.ema.weights(self.policy))  # by all processes
         if self._accelerator.is_main_process:
             save_checkpoint(
                 saved.path.with_name("resumed"),
                 saved.config["policy"],
                 self.policy.spec,
                 self.policy.horizons,
-                self.ema.weights(self.policy),
+                average,
                 state,
                 saved.config["train"],
             )
@@ -123,7 +129,7 @@ class WitnessedState(TrainState):
 
 def main(arguments: list[str]) -> None:
     demos, run_dir, steps, *rest = arguments
-    config = replace(CONFIG, steps=int(steps), save_every=10)
+    config = replace(CONFIG, steps=int(steps), save_every=10, sharded="sharded" in rest)
     config = stopped(config, after=7) if "stop" in rest else config
     if "by_window" in rest:
         draw_by_window()
