@@ -221,7 +221,7 @@ def test_path_with_spaces_and_quotes_is_taken_as_it_is(told: Told, tmp_path: Pat
 
 def test_unknown_bench(told: Told) -> None:
     assert told("bench", "tea") == (
-        "prise bench: error: bench 'tea' is unknown; known: gates, engine, tick, train."
+        "prise bench: error: bench 'tea' is unknown; known: gates, engine, tick, train, scale."
     )
 
 

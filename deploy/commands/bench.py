@@ -14,6 +14,7 @@ BENCHES = {
     "engine": "deploy.bench.engine.run",
     "tick": "deploy.bench.tick.run",
     "train": "deploy.bench.train_step.run",
+    "scale": "deploy.bench.scale.run",
 }
 
 
