@@ -13,6 +13,7 @@ from deploy.bench.scale import Parts, Scale, scaled
 
 PARTS = Parts(
     episode_core_s=3.6,
+    write_s=0.036,
     episode_bytes=2e6,
     episode_windows=100,
     windows_per_s=500,
@@ -26,6 +27,7 @@ def test_the_arithmetic_is_that_of_the_page() -> None:
     assert values == pytest.approx(
         {
             "collect_core_hours": 1.0,  # 1000 x 3.6 s
+            "write_hours": 0.01,
             "collect_hours": 0.1,
             "storage": 0.002,  # 1000 x 2 MB
             "epoch_gpu_hours": 100_000 / 500 / 3600,  # 1e5 windows, 500 x 2 x 0.5 a second
@@ -43,6 +45,11 @@ def test_one_machine_as_fast_as_this_one_takes_what_was_measured() -> None:
     assert values["train_hours"][0] * 3600 == pytest.approx(100 / 500)
 
 
+def test_more_cores_than_the_writer_can_follow_do_not_help() -> None:
+    many = scaled(PARTS, replace(SCALE, cores=100_000), batch_size=50)
+    assert many["collect_hours"] == many["write_hours"]
+
+
 def test_nothing_of_something_is_refused() -> None:
     with pytest.raises(ValueError, match=r"scale.gpus must be above 0, got 0\."):
         replace(SCALE, gpus=0)
@@ -56,6 +63,7 @@ def test_bench_scale_measures_collecting_and_training(tmp_path: Path) -> None:
     blind = ["env.kwargs.cameras=[]", "env.kwargs.image_size=1"]
     assert prise.main(["bench", "scale", *few, *small, *blind, f"out={tmp_path}"]) == 0
     rows = read_results(tmp_path / "results.json").rows
-    assert [row.name for row in rows[:3]] == ["episode_core_s", "episode_mb", "windows_per_s"]
-    assert {row.context["gpus"] for row in rows[3:]} == {64}
+    assert [row.name for row in rows[:2]] == ["episode_core_s", "episode_write_s"]
+    assert [row.name for row in rows[2:4]] == ["episode_mb", "windows_per_s"]
+    assert {row.context["gpus"] for row in rows[4:]} == {64}
     assert all(row.value > 0 for row in rows)

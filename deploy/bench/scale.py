@@ -1,6 +1,6 @@
 """`prise bench scale`: what many episodes and many GPUs take, out of parts that are measured here.
 
-    collecting [h] = episodes * seconds of a core per kept episode / cores
+    collecting [h] = episodes * max(seconds of a core for one / cores, seconds to write one)
     an epoch [h]   = windows / (GPUs * windows per second of one * its efficiency among many)
 
 Nothing is extrapolated silently: what is assumed stands in the config's `scale` and in every row.
@@ -9,12 +9,15 @@ Nothing is extrapolated silently: what is assumed stands in the config's `scale`
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from data.build import build
-from data.formats.zarr_store import open_zarr
+from data.formats.zarr_store import ZarrWriter, open_zarr
 from data.results import Row, print_table, write_results
 from data.spec import Horizons
 from deploy.bench.train_step import FEWEST_ROWS, logged_steps, step_rows
@@ -34,6 +37,7 @@ class Parts:
     episode_core_s: (
         float  # [s] of a core for an episode that is kept, start of the process included
     )
+    write_s: float  # [s] of the one process that writes, per episode
     episode_bytes: float  # on disk
     episode_windows: float  # samples that it gives an epoch
     windows_per_s: float  # of one training process
@@ -73,10 +77,11 @@ def scaled(parts: Parts, scale: Scale, batch_size: int) -> dict[str, tuple[float
     windows = scale.episodes * parts.episode_windows
     epoch_s = windows / (scale.gpus * rate)
     stored = scale.episodes * parts.episode_bytes
-    core_s = scale.episodes * parts.episode_core_s
+    core_s, write_s = scale.episodes * parts.episode_core_s, scale.episodes * parts.write_s
     return {
         "collect_core_hours": (core_s / HOUR, "h"),
-        "collect_hours": (core_s / scale.cores / HOUR, "h"),
+        "write_hours": (write_s / HOUR, "h"),
+        "collect_hours": (max(core_s / scale.cores, write_s) / HOUR, "h"),
         "storage": (stored / 1e12, "TB"),
         "epoch_gpu_hours": (epoch_s * scale.gpus / HOUR, "h"),
         "train_hours": (scale.epochs * epoch_s / HOUR, "h"),
@@ -102,6 +107,7 @@ def run(config: dict[str, Any]) -> int:
     context |= {"threads": settings.threads}
     rows = [
         Row("episode_core_s", parts.episode_core_s, unit="s", context=context),
+        Row("episode_write_s", parts.write_s, unit="s", context=context),
         Row("episode_mb", parts.episode_bytes / 1e6, unit="MB", context=context),
         Row("windows_per_s", parts.windows_per_s, unit="1/s", context=context),
         *(
@@ -118,18 +124,33 @@ def _measured(config: dict[str, Any], settings: TrainConfig, folder: Path) -> Pa
     path, run_dir = folder / "demos.zarr", folder / "run"
     episodes = len(seeds_of(config))
     env, expert = build(config["env"]), build(config["expert"])
-    summary = collect(env, expert, path, episodes, seed0=config["seed0"])
+    # In a process of its own: training and rendering must not share one.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        summary = apart.submit(collect, env, expert, path, episodes, seed0=config["seed0"]).result()
     steps = config["steps"]
     settings = replace(settings, steps=steps, save_every=steps, eval_every=0)
     train(settings, policy_config(config), Horizons(**config["horizons"]), path, run_dir)
     step_s = step_rows(logged_steps(run_dir), settings.log_every, {})[0].value / 1000
     return Parts(
         episode_core_s=summary.seconds / episodes,
+        write_s=_write_seconds(path, folder / "again.zarr") / episodes,
         episode_bytes=_size(path) / episodes,
         episode_windows=open_zarr(path).num_steps / episodes,
         windows_per_s=settings.batch_size / step_s,
         weights_bytes=_size(run_dir / "last" / "weights.safetensors"),
     )
+
+
+def _write_seconds(source: Path, path: Path) -> float:
+    """Seconds to write the episodes of `source` once more, as a collection does."""
+    store, seconds = open_zarr(source), 0.0
+    with ZarrWriter(path, store.spec, {}) as writer:
+        for index in range(store.num_episodes):
+            episode = store.episode(index)
+            started = monotonic()
+            writer.append(episode)
+            seconds += monotonic() - started
+    return seconds
 
 
 def _size(path: Path) -> int:
