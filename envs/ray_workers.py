@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -193,5 +194,25 @@ def _connect(address: str | None, cores: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,  # Its warnings are for those who keep a cluster.
         )
-    else:
+        return
+    _check_reachable(address)
+    try:
         ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{error}. A cluster that asks for a token wants RAY_AUTH_MODE=token set here too."
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """ConnectionError within seconds; Ray itself tries for two minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}); `ray start --head` starts one and "
+            "prints its address."
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,7 +62,6 @@ def fragile_env(seed: int, marker: Path) -> EnvFactory:
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One for all tests: it takes seconds to start."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -139,12 +139,53 @@ def test_more_workers_than_cores_use_the_cores_there_are() -> None:
     assert [result.seed for result in results] == seeds
 
 
+def collect_words(path: Path, episodes: int, workers: int) -> list[str]:
+    words = ["collect", f"episodes={episodes}", f"workers={workers}", f"dataset.path={path}"]
+    return [*words, "executor=ray", "env.kwargs.cameras=[]", "env.kwargs.image_size=1"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_the_command_works_on_a_cluster_that_is_there_already(tmp_path: Path) -> None:
+    port = free_port()
+    start = ["ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
+    command = [sys.executable, "-m", *start, "--include-dashboard=false"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as head:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not answers(port):
+                time.sleep(0.5)
+            words = [*collect_words(tmp_path / "d", 3, 2), f"executor.address=127.0.0.1:{port}"]
+            subprocess.run([sys.executable, "-m", "prise", *words], cwd=ROOT, check=True)
+            assert head.poll() is None  # a cluster of others outlives us
+        finally:
+            head.terminate()
+    assert open_zarr(tmp_path / "d").num_episodes == 3
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_an_address_where_nobody_answers_is_told_at_once(tmp_path: Path) -> None:
+    port = free_port()
+    words = [*collect_words(tmp_path / "d", 3, 2), f"executor.address=127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "prise", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"prise collect: error: no Ray cluster answers at 127.0.0.1:{port}")
+
+
 def test_a_long_collection_ends_with_ctrl_c_and_leaves_nobody(tmp_path: Path) -> None:
     path = tmp_path / "d"
-    words = ["collect", "episodes=100000", "workers=1", f"dataset.path={path}", "executor=ray"]
-    words += ["env.kwargs.cameras=[]", "env.kwargs.image_size=1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "prise", *words],
+        [sys.executable, "-m", "prise", *collect_words(path, 100_000, 1)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

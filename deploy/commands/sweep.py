@@ -6,6 +6,7 @@ prise train -m train.seed=0,1,2 hydra/launcher=submitit_slurm hydra.launcher.par
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ from deploy.commands.compose import ConfigError, compose, parse
 from deploy.commands.usage import CONFIGS
 
 VERB = "train"
+SLURM = "hydra/launcher=submitit_slurm"
 LOGGING = ("hydra/job_logging", "hydra/hydra_logging")
 
 
@@ -37,6 +39,9 @@ def sweep(verb: str, arguments: Sequence[str]) -> int:
     swept = [o for o in overrides if o.is_sweep_override() and not o.is_hydra_override()]
     if not swept:
         raise ConfigError("-m needs a key with several values: add key=a,b or key=range(3).")
+    slurm = any(o.input_line == SLURM for o in overrides)
+    if slurm and shutil.which("srun") is None:
+        raise ConfigError(f"{SLURM} submits to Slurm, and there is no `srun` on this machine.")
     fixed = [o for o in overrides if o not in swept and not o.is_hydra_override()]
     base = _check_all(swept, [o.input_line or "" for o in fixed])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,13 @@ def test_ctrl_c_saves_the_run_at_hand_and_begins_no_other(demos: Path, tmp_path:
     state = open_checkpoint(tmp_path / "train.seed=0" / "last").read_state()
     assert state.values["progress"]["step"] > 0
     assert not (tmp_path / "train.seed=1").exists()
+
+
+def test_slurm_where_there_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("srun"):
+        pytest.skip("this machine has Slurm")
+    assert prise.main(["train", "-m", "train.seed=0,1", "hydra/launcher=submitit_slurm"]) == 2
+    assert "no `srun` on this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
