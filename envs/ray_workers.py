@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import textwrap
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -27,6 +28,7 @@ T = TypeVar("T")
 # The process or its machine is gone, not the episode wrong.
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 PATIENCE = 30.0  # [s] without any news, until the log says so
+WORDS_OF_RAY = 300  # [characters] of what Ray says of a death: the beginning is what matters
 LOG = logging.getLogger(__name__)
 
 
@@ -126,7 +128,7 @@ class RayWorkers(Generic[T]):
         ray.kill(actor)  # Its answer may be lost while it lives.
         self._losses[seed] += 1
         who = "a starting worker" if seed is None else f"seed {seed}: the worker"
-        why = " ".join(str(error).split())
+        why = textwrap.shorten(str(error), WORDS_OF_RAY)
         if self._losses[seed] > self._retries:
             raise EpisodeError(
                 f"{who} died {self._losses[seed]} times, the last time so: {why} "

@@ -38,6 +38,8 @@ def shard(policy: DiffusionPolicy, accelerator: Accelerator) -> None:
     """Spread the weights over all processes, in place; nothing to do for a single one."""
     if accelerator.num_processes == 1:
         return
+    for parameter in policy.parameters():  # FSDP takes no channels-last weights
+        parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     fully_shard(policy, mesh=mesh)
     register_fsdp_forward_method(policy, "loss")

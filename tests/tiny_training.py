@@ -1,8 +1,7 @@
 """A policy and demonstrations so small that a training step takes a few milliseconds.
 
-As a program, `python -m tests.tiny_training DEMOS RUN STEPS [resume] [stop] [by_window]
-[sharded] [witness]`,
-it is a run to be killed, or one of several processes.
+As a program, `python -m tests.tiny_training DEMOS RUN STEPS [WORD ...]`, it is a run to be
+killed, or one of several processes; `main` has the words.
 """
 
 from __future__ import annotations
@@ -86,9 +85,13 @@ def write_demos(path: Path, lengths: Sequence[int] = (10, 15, 12, 13, 14, 11)) -
 
 
 def train_tiny(
-    demos: Path, run_dir: Path, config: TrainConfig = CONFIG, **options: Any
+    demos: Path,
+    run_dir: Path,
+    config: TrainConfig = CONFIG,
+    keys: Sequence[str] = (),
+    **options: Any,
 ) -> TrainSummary:
-    return train(config, policy_config(), HORIZONS, demos, run_dir, **options)
+    return train(config, policy_config(*keys), HORIZONS, demos, run_dir, **options)
 
 
 def _partial(target: str, **kwargs: Any) -> dict[str, Any]:
@@ -136,7 +139,8 @@ def main(arguments: list[str]) -> None:
         config = replace(config, clip_norm=0.0)
     if "witness" in rest:
         setattr(policy.train, "TrainState", WitnessedState)  # noqa: B010
-    train_tiny(Path(demos), Path(run_dir), config, resume="resume" in rest)
+    keys = ("pose", "rgb") if "rgb" in rest else ()
+    train_tiny(Path(demos), Path(run_dir), config, keys, resume="resume" in rest)
 
 
 if __name__ == "__main__":

@@ -36,16 +36,18 @@ def train_in(processes: int, demos: Path, run_dir: Path, steps: int, *options: s
     return told
 
 
-@pytest.mark.parametrize("how", ["plain", "sharded"])
-def test_stopped_and_resumed_pair_equals_the_uninterrupted_one(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", [["plain"], ["sharded", "rgb"]], ids="-".join)
+def test_stopped_and_resumed_pair_equals_the_uninterrupted_one(
+    tmp_path: Path, how: list[str]
+) -> None:
     demos = write_demos(tmp_path / "demos")
-    train_in(2, demos, tmp_path / "whole", STEPS, how)
-    train_in(2, demos, tmp_path / "run", STEPS, how, "stop")
+    train_in(2, demos, tmp_path / "whole", STEPS, *how)
+    train_in(2, demos, tmp_path / "run", STEPS, *how, "stop")
     # The processes agree to stop where they log, every five steps.
     state = open_checkpoint(tmp_path / "run" / "last").read_state()
     assert state.values["progress"]["step"] == 10
     assert not torch.equal(*state.tensors["random.noise"])
-    train_in(2, demos, tmp_path / "run", STEPS, how, "resume")
+    train_in(2, demos, tmp_path / "run", STEPS, *how, "resume")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
@@ -76,16 +78,22 @@ def test_gradients_of_two_processes_are_those_of_the_joint_batch(
 
 @pytest.mark.parametrize(
     ("before", "after", "how"),
-    [(2, 1, "plain"), (1, 2, "plain"), (2, 1, "sharded"), (1, 2, "sharded")],
+    [
+        (2, 1, ["plain"]),
+        (1, 2, ["plain"]),
+        (2, 1, ["sharded", "rgb"]),  # weights of cameras lie channels-last
+        (1, 2, ["sharded", "rgb"]),
+    ],
+    ids=["2-1-plain", "1-2-plain", "2-1-sharded", "1-2-sharded"],
 )
 def test_a_run_goes_on_in_another_number_of_processes(
-    tmp_path: Path, before: int, after: int, how: str
+    tmp_path: Path, before: int, after: int, how: list[str]
 ) -> None:
     demos, run_dir = write_demos(tmp_path / "demos"), tmp_path / "run"
-    train_in(before, demos, run_dir, 10, how)
+    train_in(before, demos, run_dir, 10, *how)
     saved = open_checkpoint(run_dir / "last")
     state, weights = saved.read_state(), saved.read_weights()
-    told = train_in(after, demos, run_dir, STEPS, how, "resume", "witness")
+    told = train_in(after, demos, run_dir, STEPS, *how, "resume", "witness")
     assert f"the run had {before} processes, now there are {after}: random draws start anew" in told
     resumed = open_checkpoint(run_dir / "resumed")
     resumed_state, resumed_weights = resumed.read_state(), resumed.read_weights()
