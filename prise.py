@@ -32,6 +32,9 @@ VERBS = {
     "inspect": "deploy.commands.inspect",
     "report": "deploy.report.page",
 }
+# Package -> extra, where `./run setup` leaves it out.
+EXTRAS = {"ray": "ray"}
+MULTIRUN = {"-m", "--multirun"}
 # What a first argument that is no override sets; a path may hold a "=".
 OVERRIDE = re.compile(r"[+~]*\w[\w.@]*=")
 POSITIONAL = {"bench": "what", "inspect": "path", "report": "run"}
@@ -90,14 +93,17 @@ def _guarded(verb: str, arguments: Sequence[str]) -> int:
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         if os.environ.get("PRISE_DEBUG") == "1" or not _is_bad_input(error):
             raise
-        hint = "; `./run setup` installs it." if isinstance(error, ModuleNotFoundError) else ""
-        return _fail(who, f"{error}{hint}")
+        return _fail(who, f"{error}{_hint(error)}")
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
     from deploy.commands.compose import compose
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    if MULTIRUN & set(arguments):
+        from deploy.commands.sweep import sweep
+
+        return sweep(verb, [word for word in arguments if word not in MULTIRUN])
     config = compose(verb, _with_positional(verb, arguments))
     status: int = importlib.import_module(VERBS[verb]).run(config)
     return status
@@ -117,6 +123,15 @@ def _is_bad_input(error: BaseException) -> bool:
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and error.name.split(".")[0] not in OUR_PACKAGES
     return isinstance(error, (ValueError, OSError))
+
+
+def _hint(error: BaseException) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    package = (error.name or "").split(".")[0]
+    if package in EXTRAS:
+        return f"; `.venv/bin/pip install -e '.[{EXTRAS[package]}]'` installs it."
+    return "; `./run setup` installs it."
 
 
 def _fail(who: str, message: str) -> int:

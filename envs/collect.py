@@ -19,7 +19,7 @@ from data.formats.zarr_store import Episode, ZarrWriter, open_zarr
 from data.spec import DataSpec, Obs
 from envs.base import Expert, ExpertAction, data_spec
 from envs.evaluate import Env, ending
-from envs.workers import SeedWorkers
+from envs.workers import Executor, SeedWorkers
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +107,14 @@ def collect(
     resume: bool = True,
     progress: bool = True,
     provenance: Mapping[str, Any] | None = None,
+    executor: Executor = SeedWorkers,
 ) -> CollectSummary:
     """Bring the store at `path` to `episodes` episodes, with seeds from `seed0` upwards.
 
     Episodes are written in the order of their seeds, by this process alone: the store does not
-    depend on `workers`. A killed run loses what was not yet written; calling again continues after
-    the last seed there. Factories must be picklable. `keep` "success" leaves out episodes in which
-    the expert failed; `provenance` is stored beside what is known here.
+    depend on `workers` or `executor`. A killed run loses what was not yet written; calling again
+    continues after the last seed there. Factories must be picklable. `keep` "success" leaves out
+    episodes in which the expert failed; `provenance` is stored beside what is known here.
     """
     if keep not in get_args(Keep):
         raise ValueError(f"keep must be one of {get_args(Keep)}, got {keep!r}.")
@@ -130,7 +131,7 @@ def collect(
         first = max(writer.seeds, default=seed0 - 1) + 1
         run = _Run(writer, spec, episodes, progress)
         if writer.num_episodes < episodes:
-            with SeedWorkers(_Collection(make_env, make_expert, keep), workers) as pool:
+            with executor(_Collection(make_env, make_expert, keep), workers) as pool:
                 run.take(pool.run(itertools.count(first), ahead=AHEAD * workers))
         return run.summary()
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data.spec import Obs
 from envs.base import Info, data_spec
-from envs.workers import SeedWorkers
+from envs.workers import Executor, SeedWorkers
 
 Env = gymnasium.Env[Any, Any]
 Trace = dict[str, NDArray[Any]]
@@ -107,10 +107,11 @@ def evaluate(
     workers: int = 1,
     progress: bool = True,
     record: int = 0,
+    executor: Executor = SeedWorkers,
 ) -> list[EpisodeResult]:
     """Results in the order of their seeds; EpisodeError names the seed of what went wrong.
 
-    Always in spawned processes: off-screen rendering and training must not share one. Both
+    Always in other processes: off-screen rendering and training must not share one. Both
     factories must be picklable and are called once in each worker; `make_agent` also sets its
     threads. The first `record` seeds keep the trace of their episode.
     """
@@ -120,7 +121,7 @@ def evaluate(
     setup = _Evaluation(make_env, make_agent, frozenset(seeds[:record]))
     results: list[EpisodeResult] = []
     bar = tqdm(total=len(seeds), unit="episode", desc="evaluate", disable=not progress)
-    with bar, SeedWorkers(setup, min(workers, max(1, len(seeds)))) as pool:
+    with bar, executor(setup, min(workers, max(1, len(seeds)))) as pool:
         for _, result in pool.run(iter(seeds)):
             results.append(result)
             successes = sum(r.success for r in results)

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Setup = Callable[[], Callable[[int], T]]
 
 _setup: Setup[Any]
@@ -19,6 +20,31 @@ _job: Callable[[int], Any] | None = None
 
 class EpisodeError(RuntimeError):
     """An episode ended by an error or with its process, not by its outcome."""
+
+
+class SeedPool(Protocol[T_co]):
+    """Workers that are there inside a `with`."""
+
+    def run(self, seeds: Iterator[int], ahead: int | None = None) -> Iterator[tuple[int, T_co]]:
+        """Pairs (seed, result) as they are ready; with `ahead` in the order of `seeds`."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Executor(Protocol):
+    """Where seeds are run: `SeedWorkers` itself, or another maker of pools (configs/executor)."""
+
+    def __call__(self, setup: Setup[T], workers: int) -> SeedPool[T]:
+        """A pool of so many workers, each set up once by `setup()`."""
+        ...
 
 
 class SeedWorkers(Generic[T]):
@@ -93,11 +119,16 @@ class SeedWorkers(Generic[T]):
 def _result(future: Future[T], seed: int) -> T:
     error = future.exception()
     if error is not None:
-        raise EpisodeError(
-            f"seed {seed}: the worker failed: {type(error).__name__}: {error} "
-            f"Run seed {seed} alone to reproduce it."
-        ) from error
+        raise episode_error(seed, error) from error
     return future.result()
+
+
+def episode_error(seed: int, error: BaseException) -> EpisodeError:
+    """What to raise from the `error` that ended the episode of `seed`."""
+    return EpisodeError(
+        f"seed {seed}: the worker failed: {type(error).__name__}: {error} "
+        f"Run seed {seed} alone to reproduce it."
+    )
 
 
 def _begin(setup: Setup[Any]) -> None:

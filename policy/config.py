@@ -27,6 +27,8 @@ class TrainConfig:
         threads: torch threads; 0 leaves torch's choice.
         end_ticks, end_weight: The last so many windows of each demonstration come so many times an
             epoch; 0 and 1 treat all windows alike.
+        sharded: Several processes each hold a part of weights, average and optimizer (FSDP2), not
+            all of them (DDP).
         cache_mb: Memory for decoded demonstrations [MiB]; a bigger dataset is shuffled in blocks.
     """
 
@@ -48,6 +50,7 @@ class TrainConfig:
     cache_mb: int = 512
     end_ticks: int = 0
     end_weight: int = 1
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))

@@ -42,7 +42,7 @@ __all__ = ["DivergedError", "Evaluator", "TrainSummary", "build_policy", "train"
 # The other processes wait while the first one evaluates.
 LONGEST_EVALUATION = timedelta(hours=6)
 # Settings that do not change what is learnt.
-FREE_TO_CHANGE = ("log_every", "save_every", "eval_every", "num_workers")
+FREE_TO_CHANGE = ("log_every", "save_every", "eval_every", "num_workers", "sharded")
 LOG = logging.getLogger(__name__)
 
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from data.dataset import Batch, WindowDataset
 from policy.checkpoint import TrainingState, save_checkpoint
 from policy.config import TrainConfig
-from policy.diffusion_policy import DiffusionPolicy
 from policy.interrupt import StopSignal
 from policy.metrics import MetricsLog, StepTimer
+from policy.processes import all_whole, joint_loss, loss_module, whole
 from policy.random_state import pack_random, unpack_random
 from policy.train_data import batches
 from policy.train_state import TrainState
@@ -58,18 +58,6 @@ class TrainSummary:
         return self.step < self.steps
 
 
-class LossModule(nn.Module):
-    """`policy.loss` as a forward pass: DDP and autocast hook in there."""
-
-    def __init__(self, policy: DiffusionPolicy) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, batch: Batch, noise: torch.Generator) -> Tensor:
-        """Mean loss of the batch, a scalar."""
-        return self.policy.loss(batch, noise)
-
-
 class TrainLoop:
     """Steps of one run from where its state is; `recipe` is what checkpoints say of the run."""
 
@@ -84,7 +72,7 @@ class TrainLoop:
     ) -> None:
         self.config, self.recipe, self.state = config, recipe, state
         self.dataset, self.run_dir, self.accelerator = dataset, run_dir, accelerator
-        self.model = accelerator.prepare(LossModule(state.policy))
+        self.model = loss_module(state.policy, accelerator)
         self.timer = StepTimer()
         # Stays on the device: reading a number there would wait for the step.
         self._loss_sum = torch.tensor(state.progress.unlogged_loss, device=accelerator.device)
@@ -125,12 +113,12 @@ class TrainLoop:
         state, lap = self.state, self.timer.lap
         batch = send_to_device(next(stream), self.accelerator.device, non_blocking=True)
         lap("load")
-        loss = self.model(batch, state.noise)
+        loss = joint_loss(self.model(batch, state.noise), batch["valid"], self.accelerator)
         lap("forward")
         self.accelerator.backward(loss)
         lap("backward")
         limit = self.config.clip_norm or math.inf
-        self._grad_norm = nn.utils.clip_grad_norm_(state.policy.parameters(), limit)
+        self._grad_norm = whole(nn.utils.clip_grad_norm_(state.policy.parameters(), limit))
         for group in state.optimizer.param_groups:
             group["lr"] = self.config.lr_at(state.progress.step)
         state.optimizer.step()
@@ -167,7 +155,7 @@ class TrainLoop:
 
     def _evaluate(self, evaluator: Evaluator, stop: StopSignal, log: MetricsLog | None) -> None:
         """Evaluate `last/` in the first process; a signal drops it, to be done again on resume."""
-        progress, metrics = self.state.progress, None
+        progress, metrics, average = self.state.progress, None, self._average()
         if self.accelerator.is_main_process:
             # What the evaluator draws must not show in the training.
             random = pack_random(self.state.noise)
@@ -185,7 +173,7 @@ class TrainLoop:
             # Among equals the later one: it has seen more data.
             if progress.best_success is None or metrics[SUCCESS] >= progress.best_success:
                 progress.best_success, progress.best_step = metrics[SUCCESS], progress.step
-                self._write(BEST, None)
+                self._write(BEST, average, None)
             assert log is not None
             log.write(progress.step, {"eval": dict(metrics)})
         # Again, with the result: a run that is resumed here must not evaluate twice.
@@ -225,11 +213,15 @@ class TrainLoop:
     def _save(self) -> None:
         """Write `last/`, in all processes at once."""
         self.state.progress.unlogged_loss, _ = self._finite_numbers()
-        self._write(LAST, self.state.pack())
+        self._write(LAST, self._average(), self.state.pack())
         self._saved_step = self.state.progress.step
         self.accelerator.wait_for_everyone()
 
-    def _write(self, name: str, state: TrainingState | None) -> None:
+    def _average(self) -> dict[str, Tensor]:
+        """The weights that are deployed; all processes must ask."""
+        return all_whole(self.state.ema.weights(self.state.policy))
+
+    def _write(self, name: str, weights: dict[str, Tensor], state: TrainingState | None) -> None:
         if self.accelerator.is_main_process:
             policy = self.state.policy
             save_checkpoint(
@@ -237,7 +229,7 @@ class TrainLoop:
                 self.recipe["policy"],
                 policy.spec,
                 policy.horizons,
-                self.state.ema.weights(policy),
+                weights,
                 state,
                 self.recipe["train"],
             )

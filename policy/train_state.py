@@ -15,6 +15,7 @@ from policy.checkpoint import Checkpoint, TrainingState, load_weights
 from policy.config import TrainConfig
 from policy.diffusion_policy import DiffusionPolicy
 from policy.ema import EMA
+from policy.processes import all_whole, shard, spread_like
 from policy.random_state import pack_random, seed_everything, unpack_random
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class TrainState:
         self, config: TrainConfig, policy: DiffusionPolicy, accelerator: Accelerator
     ) -> None:
         self.policy = policy.to(accelerator.device).train()
+        if config.sharded:
+            shard(self.policy, accelerator)
         self.ema = EMA(self.policy, config.ema_decay)
         self.optimizer = make_optimizer(self.policy, config)
         self.progress = Progress()
@@ -54,8 +57,8 @@ class TrainState:
     def pack(self) -> TrainingState:
         """The state, but for the averaged weights: they are a checkpoint's own."""
         tensors = {
-            **_prefixed("model", self.policy.state_dict()),
-            **_prefixed("optimizer", pack_optimizer(self.optimizer)),
+            **_prefixed("model", all_whole(self.policy.state_dict())),
+            **_prefixed("optimizer", all_whole(pack_optimizer(self.optimizer))),
             **_prefixed("random", self._gathered(pack_random(self.noise))),
         }
         values = {
@@ -68,11 +71,13 @@ class TrainState:
     def unpack(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint; with its random draws, if it had as many processes."""
         state, average = saved.read_state(), saved.read_weights()
-        load_weights(self.policy, _within("model", state.tensors), saved.path)
-        names = [name for name, _ in self.policy.named_parameters()]
-        self.ema.load_state_dict(
-            {"step": state.values["ema_step"], "average": {name: average[name] for name in names}}
-        )
+        now = self.policy.state_dict()
+        weights = _within("model", state.tensors)
+        spread = {k: spread_like(v, now[k]) if k in now else v for k, v in weights.items()}
+        load_weights(self.policy, spread, saved.path)
+        parameters = dict(self.policy.named_parameters())
+        kept = {name: spread_like(average[name], value) for name, value in parameters.items()}
+        self.ema.load_state_dict({"step": state.values["ema_step"], "average": kept})
         unpack_optimizer(self.optimizer, _within("optimizer", state.tensors))
         self.progress = Progress(**state.values["progress"])
         if state.values["processes"] == self._accelerator.num_processes:
@@ -126,7 +131,8 @@ def unpack_optimizer(optimizer: AdamW, tensors: Mapping[str, Tensor]) -> None:
         # Files hold rows in order, but the fused kernel pairs numbers by their place in memory:
         # a moment must lie there as its parameter does, be that channels-last.
         like = value if name == STEP else parameters[int(index)]
-        state.setdefault(int(index), {})[name] = torch.empty_like(like).copy_(value)
+        moment = torch.empty_like(like).copy_(spread_like(value, like))
+        state.setdefault(int(index), {})[name] = moment
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 

@@ -219,9 +219,15 @@ def test_path_with_spaces_and_quotes_is_taken_as_it_is(told: Told, tmp_path: Pat
     assert f"no folder {tmp_path}/it's = odd;" in told("inspect", f"{tmp_path}/it's = odd")
 
 
+def test_extra_that_is_not_installed(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "envs.ray_workers", raising=False)
+    assert "`.venv/bin/pip install -e '.[ray]'` installs it." in told("collect", "executor=ray")
+
+
 def test_unknown_bench(told: Told) -> None:
     assert told("bench", "tea") == (
-        "prise bench: error: bench 'tea' is unknown; known: gates, engine, tick, train."
+        "prise bench: error: bench 'tea' is unknown; known: gates, engine, tick, train, scale."
     )
 
 

@@ -14,6 +14,7 @@ BENCHES = {
     "engine": "deploy.bench.engine.run",
     "tick": "deploy.bench.tick.run",
     "train": "deploy.bench.train_step.run",
+    "scale": "deploy.bench.scale.run",
 }
 
 
@@ -33,5 +34,6 @@ def gates(config: dict[str, Any]) -> int:
     target = f"envs.{config['choices']['env']}.gates.run"
     measure = build({"_target_": target, "_partial_": True})
     out, episodes = Path(config["out"]), len(seeds_of(config))
-    measure(build(config["env"]), out, episodes, config["seed0"], config["workers"])
+    executor = build(config["executor"])
+    measure(build(config["env"]), out, episodes, config["seed0"], config["workers"], executor)
     return 0

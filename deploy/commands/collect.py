@@ -21,6 +21,7 @@ def run(config: dict[str, Any]) -> int:
         seed0=config["seed0"],
         keep=config["keep"],
         resume=config["resume"],
+        executor=build(config["executor"]),
     )
     print(
         f"{path}: {summary.episodes} episodes; this run took {summary.seconds:.0f} s, "

@@ -1,4 +1,4 @@
-"""Command line to a plain, checked dict: the one place that knows Hydra."""
+"""Command line to a plain, checked dict: with `sweep`, the one place that knows Hydra."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def compose(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     Keys must exist, options of groups too, and a value must be of its default's type. The names of
     the chosen options are added as `choices`: group -> option.
     """
-    overrides = [_parse(argument) for argument in arguments]
+    overrides = [parse(argument) for argument in arguments]
     chosen = [o for o in overrides if o.key_or_group in groups(verb)]
     for override in chosen:
         _check_option(override)
@@ -50,7 +50,8 @@ def compose(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     return config | {"choices": choices}
 
 
-def _parse(argument: str) -> Override:
+def parse(argument: str) -> Override:
+    """One override in Hydra's grammar."""
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:

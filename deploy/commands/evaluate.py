@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data.build import build
 from data.results import print_table, write_results
 from deploy.agent import AgentFactory
 from deploy.commands.simulation import (
@@ -28,7 +29,8 @@ def run(config: dict[str, Any]) -> int:
     spec = agent().spec
     env = matching_env(config["env"], spec)
     check_fits(env, spec)
-    results = evaluate(env, agent, seeds, workers=config["workers"])
+    executor = build(config["executor"])
+    results = evaluate(env, agent, seeds, workers=config["workers"], executor=executor)
     context = {
         "task": spec.task,
         "split": env.kwargs.get("split"),

@@ -16,11 +16,17 @@ from deploy.commands.simulation import check_fits, matching_env, seeds_of
 from envs.base import EnvFactory
 from envs.evaluate import evaluate
 from policy.config import TrainConfig
-from policy.train import train
+from policy.train import TrainSummary, train
 
 
 def run(config: dict[str, Any]) -> int:
-    """Train into `out`; prints where the checkpoint is."""
+    """Train into `out`."""
+    train_policy(config)
+    return 0
+
+
+def train_policy(config: Mapping[str, Any]) -> TrainSummary:
+    """How a run into `out` ended; prints where the checkpoint is."""
     settings = TrainConfig(**config["train"])
     path = Path(config["dataset"]["path"])
     evaluator = _evaluator(config, path) if settings.eval_every else None
@@ -40,7 +46,7 @@ def run(config: dict[str, Any]) -> int:
     )
     if summary.interrupted:
         print("the same command with resume=true goes on from here.")
-    return 0
+    return summary
 
 
 def policy_config(config: Mapping[str, Any]) -> dict[str, Any]:

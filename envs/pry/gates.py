@@ -27,7 +27,7 @@ from envs.base import EnvFactory
 from envs.pry.env import RATE_HZ, PryEnv
 from envs.pry.expert import Gains, PryExpert
 from envs.pry.judge import Limits
-from envs.workers import SeedWorkers
+from envs.workers import Executor, SeedPool, SeedWorkers
 
 Array = NDArray[np.float64]
 LOG_MS = 10
@@ -165,11 +165,15 @@ def _best(
 
 
 def measure(
-    make_env: EnvFactory, seeds: list[int], workers: int = 2, progress: bool = True
+    make_env: EnvFactory,
+    seeds: list[int],
+    workers: int = 2,
+    progress: bool = True,
+    executor: Executor = SeedWorkers,
 ) -> list[Row]:
     """The four gate rows; each row's context says the bar and whether it holds."""
     results = {}
-    pool: SeedWorkers[tuple[PryLog | None, str]] = SeedWorkers(PryOnce(make_env), workers)
+    pool: SeedPool[tuple[PryLog | None, str]] = executor(PryOnce(make_env), workers)
     with pool, tqdm(total=len(seeds), desc="gates", unit="episode", disable=not progress) as bar:
         for seed, result in pool.run(iter(seeds)):
             results[seed] = result
@@ -197,11 +201,16 @@ def measure(
 
 
 def run(
-    make_env: EnvFactory, out: Path, episodes: int = 200, seed0: int = 0, workers: int = 2
+    make_env: EnvFactory,
+    out: Path,
+    episodes: int = 200,
+    seed0: int = 0,
+    workers: int = 2,
+    executor: Executor = SeedWorkers,
 ) -> list[Row]:
     """`prise bench gates`: measure, print, write results.json."""
     seeds = list(range(seed0, seed0 + episodes))
-    rows = measure(make_env, seeds, workers)
+    rows = measure(make_env, seeds, workers, executor=executor)
     write_results(Path(out) / "results.json", "bench gates", rows, seeds)
     print_table(rows)
     return rows
