@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +160,7 @@ class DiffusionPolicy(nn.Module):
             sampler: The policy's own if None.
             generator: Source of all noise; torch's default one if None.
         """
-        levels = level_list(num_steps, start_level, schedule=self.schedule).tolist()
+        levels = _levels(num_steps, start_level, self.schedule)
         shape = (len(context), self.horizons.pred, self.spec.action.dim)
         if prior is None:
             if levels[0] < 1:
@@ -171,7 +172,7 @@ class DiffusionPolicy(nn.Module):
                 raise ValueError(f"The prior has shape {tuple(prior.shape)}, wanted {shape}.")
             x0 = self.normalizer.normalize(ACTION, prior.to(context)).clamp(-self.clip, self.clip)
             x = warm_start(x0, levels[0], self.schedule, generator)
-        return SolveState(context, x, x0, tuple(levels), sampler or self.sampler, generator)
+        return SolveState(context, x, x0, levels, sampler or self.sampler, generator)
 
     def step(self, state: SolveState) -> SolveState:
         """The solve one network evaluation further."""
@@ -211,3 +212,9 @@ class DiffusionPolicy(nn.Module):
         device = None if generator is None else generator.device
         ticks = torch.randint(1, grid + 1, (count, 1), generator=generator, device=device)
         return ticks / grid
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(num_steps: int, start_level: float, schedule: Schedule) -> tuple[float, ...]:
+    """`level_list` as numbers; a controller asks for the same ones every tick."""
+    return tuple(level_list(num_steps, start_level, schedule=schedule).tolist())

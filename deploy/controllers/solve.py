@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.spec import DataSpec, Obs
+from data.spec import DataSpec, Horizons, Obs
 from policy.diffusion_policy import DiffusionPolicy
 
 
@@ -20,7 +20,7 @@ from policy.diffusion_policy import DiffusionPolicy
 class Plan:
     """What a solve gave and what it cost: actions (Tp, A) in physical units, NFE, seconds."""
 
-    actions: NDArray[np.float64]
+    actions: NDArray[np.floating]
     nfe: int
     seconds: dict[str, float]
 
@@ -28,6 +28,17 @@ class Plan:
 def to_batch(obs: Obs, spec: DataSpec, device: torch.device) -> dict[str, Tensor]:
     """The windowed observation as tensors with a batch dimension of 1."""
     return {key: torch.from_numpy(obs[key])[None].to(device) for key in spec.obs}
+
+
+def empty_obs(spec: DataSpec, horizons: Horizons) -> dict[str, Tensor]:
+    """Zeros of the shapes and types that `to_batch` gives, on the CPU."""
+    lengths = {
+        key: horizons.window if spec.is_fast(key) else horizons.obs for key in spec.obs
+    }
+    return {
+        key: torch.from_numpy(np.zeros((1, lengths[key], *obs.shape), obs.dtype))
+        for key, obs in spec.obs.items()
+    }
 
 
 def device_of(policy: DiffusionPolicy) -> torch.device:
