@@ -43,7 +43,7 @@ ENCODER, DENOISER, REFINE = "encoder", "denoiser", "refine"
 
 
 TRIALS = 32  # inputs on which an export is checked
-CALIBRATION = 128  # demonstrated windows, each with a level
+CALIBRATION = 512  # demonstrated windows, each with a level
 
 
 @dataclass(frozen=True)

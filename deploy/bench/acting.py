@@ -37,7 +37,7 @@ from policy.export import EXPORTED, load_for_acting
 EAGER = "eager"
 BLOCK = 250  # ticks of one engine before it is the next one's turn
 WARM_UP = 50  # ticks at the start of a block, not counted: caches hold the other engine's weights
-WINDOWS = 200
+WINDOWS = 50
 
 Context = Mapping[str, Any]
 

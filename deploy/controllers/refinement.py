@@ -38,6 +38,7 @@ class Refinement:
         signal, sigma = warm_start.factors(level, policy.schedule)
         self._prior = torch.zeros(1, policy.horizons.pred, policy.spec.action.dim)
         self._prior_view = self._prior.numpy()[0]
+        self._actions, self._actions_view = self._prior, self._prior_view
         self._noise, self._is_noisy = torch.zeros_like(self._prior), sigma > 0
         self._level = torch.full((1, 1), level)
         self._factors = torch.full((1, 1, 1), signal), torch.full((1, 1, 1), sigma)
@@ -54,5 +55,7 @@ class Refinement:
         if self._is_noisy:
             self._noise.normal_(generator=generator)
         actions = self._refine(self._prior, self._noise, self._level, *self._factors, context)
+        if actions is not self._actions:  # an engine that writes to one place gives one tensor
+            self._actions, self._actions_view = actions, actions[0].numpy()
         done = time.perf_counter()
-        return Plan(actions[0].numpy(), 1, {"encode": encoded - started, "solve": done - encoded})
+        return Plan(self._actions_view, 1, {"encode": encoded - started, "solve": done - encoded})
