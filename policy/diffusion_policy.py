@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from data.spec import DataSpec, Horizons
 from policy.encoders.obs_encoder import ObsEncoder
 from policy.normalizer import ACTION, Normalizer
 from policy.parameterization import X0, Parameterization
-from policy.samplers.base import Evaluation, Sampler, level_list, noise_like
+from policy.samplers.base import Evaluation, Sampler, level_values, noise_like
 from policy.samplers.ddim import DDIM
 from policy.schedule import CosineSchedule, Schedule
 from policy.warm_start import ReNoised, WarmStart
@@ -160,7 +159,7 @@ class DiffusionPolicy(nn.Module):
             sampler: The policy's own if None.
             generator: Source of all noise; torch's default one if None.
         """
-        levels = _levels(num_steps, start_level, self.schedule)
+        levels = level_values(num_steps, start_level, self.schedule.num_levels)
         shape = (len(context), self.horizons.pred, self.spec.action.dim)
         if prior is None:
             if levels[0] < 1:
@@ -212,9 +211,3 @@ class DiffusionPolicy(nn.Module):
         device = None if generator is None else generator.device
         ticks = torch.randint(1, grid + 1, (count, 1), generator=generator, device=device)
         return ticks / grid
-
-
-@functools.lru_cache(maxsize=64)
-def _levels(num_steps: int, start_level: float, schedule: Schedule) -> tuple[float, ...]:
-    """`level_list` as numbers; a controller asks for the same ones every tick."""
-    return tuple(level_list(num_steps, start_level, schedule=schedule).tolist())

@@ -10,6 +10,7 @@ import torch
 from data.spec import DataSpec, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import NO_COST
+from deploy.controllers.frame_cache import FrameCache
 from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
 from policy.backends.base import ExportedDenoiser
@@ -59,6 +60,7 @@ class RTIController:
         }
         self._device = device_of(policy)
         self._generator = torch.Generator(self._device)
+        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
         # The last step of a solve gives x0, whatever the sampler makes of x.
         is_exported = isinstance(policy.denoiser, ExportedDenoiser)
         self._refine = (
@@ -74,6 +76,8 @@ class RTIController:
     def reset(self, seed: int = 0) -> None:
         """Forget the previous plan and seed the noise: the next tick plans from noise."""
         self._generator.manual_seed(seed)
+        if self._frames is not None:
+            self._frames.reset()
         self._chunk: ActionChunk | None = None
         self.last_nfe = 0
         self.last_seconds = dict(NO_COST)
@@ -89,12 +93,12 @@ class RTIController:
         last = self._chunk
         # A plan that has run out says nothing about `apply_at`.
         if last is None or last.remaining(apply_at) == 0:
-            return solve(self.policy, obs, self._generator, self._cold)
+            return solve(self.policy, obs, self._generator, self._cold, self._frames)
         if self._refine is not None:
             return self._refine(obs, last, apply_at, self._generator)
         prior = torch.from_numpy(last.actions_from(apply_at).astype(np.float32))[None]
         begin = {**self._warm, "prior": prior.to(self._device)}
-        return solve(self.policy, obs, self._generator, begin)
+        return solve(self.policy, obs, self._generator, begin, self._frames)
 
 
 def named_warm_start(choice: WarmStart | str) -> WarmStart:

@@ -15,9 +15,7 @@ from policy.backends.base import Inputs
 OPSET = 18
 
 
-def write_onnx(
-    module: nn.Module, inputs: Inputs, names: Sequence[str], path: Path
-) -> None:
+def write_onnx(module: nn.Module, inputs: Inputs, names: Sequence[str], path: Path) -> None:
     """`module` with the shapes of `inputs`; weights lie inside the file."""
     torch.onnx.export(
         module,
@@ -35,4 +33,5 @@ def write_onnx(
 
 def _signbit(x: Any) -> Any:
     """What `copysign` is made of; the exporter has no word for it. A zero has no sign here."""
-    return op.Less(x, op.CastLike(op.Constant(value_float=0.0), x))
+    zero: Any = op.Constant(value_float=0.0)
+    return op.Less(x, op.CastLike(zero, x))

@@ -21,8 +21,8 @@ from policy.backends.base import Inputs
 from policy.backends.onnx_file import write_onnx
 from policy.backends.onnxruntime import OnnxRuntime
 
-# Not "Gemm", which is a product with a single vector: states and wrenches, whose rare values lie far
-# outside of any calibration, and nothing to gain where the weights are read once.
+# Not "Gemm", which is a product with a single vector: states and wrenches, whose rare values lie
+# far outside of any calibration, and nothing to gain where the weights are read once.
 QUANTISED = ["Conv", "MatMul"]
 
 

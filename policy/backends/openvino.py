@@ -64,4 +64,3 @@ class _OpenVinoGraph(BoundGraph):
 
     def _run(self) -> None:
         self._request.infer(share_outputs=True)
-
