@@ -16,6 +16,7 @@ from tests.tiny_policy import save_tiny_checkpoint
 from tests.tiny_store import write_store
 
 
+@pytest.mark.slow
 def test_command_measures_torch_and_every_export(tmp_path: Path) -> None:
     demos = write_store(tmp_path / "demos.zarr", [20, 20], TINY_SPEC).path
     checkpoint = save_tiny_checkpoint(tmp_path / "last")
