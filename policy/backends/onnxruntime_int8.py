@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -53,11 +54,23 @@ class OnnxRuntimeInt8(OnnxRuntime):
                 _Reader(inputs, names),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=QUANTISED,
+                nodes_to_exclude=_after_softmax(prepared),
+                extra_options={"MatMulConstBOnly": True},  # weights, not queries by keys
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
+
+
+def _after_softmax(path: Path) -> list[str]:
+    """Products with a softmax: keypoints and attention, a few operations on numbers in [0, 1].
+
+    Converting them to integers and back takes longer than the product.
+    """
+    nodes = onnx.load(path).graph.node
+    heats = {name for node in nodes if node.op_type == "Softmax" for name in node.output}
+    return [node.name for node in nodes if node.op_type == "MatMul" and heats & set(node.input)]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
