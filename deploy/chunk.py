@@ -51,13 +51,16 @@ class ActionChunk:
 
     def shifted_to(self, stamp: float) -> ActionChunk:
         """The same plan starting at `stamp`: linear between actions, the last one repeated."""
+        return ActionChunk(self.actions_from(stamp), stamp, self.dt)
+
+    def actions_from(self, stamp: float) -> NDArray[np.float64]:
+        """The actions (Tp, A) of `shifted_to(stamp)`."""
         offset = (stamp - self.t0) / self.dt
         whole = math.floor(offset + ROUNDING)
         part = max(0.0, offset - whole)
-        last = len(self.actions) - 1
-        index = np.arange(whole, whole + last + 1)  # (Tp,)
+        index = np.arange(whole, whole + len(self.actions))  # (Tp,)
         actions = self.actions.take(index, axis=0, mode="clip")
         if part > ROUNDING:
             following = self.actions.take(index + 1, axis=0, mode="clip")
             actions = (1 - part) * actions + part * following
-        return ActionChunk(actions, stamp, self.dt)
+        return actions

@@ -13,7 +13,7 @@ from data.spec import DataSpec, Horizons
 from policy.encoders.obs_encoder import ObsEncoder
 from policy.normalizer import ACTION, Normalizer
 from policy.parameterization import X0, Parameterization
-from policy.samplers.base import Evaluation, Sampler, level_list, noise_like
+from policy.samplers.base import Evaluation, Sampler, level_values, noise_like
 from policy.samplers.ddim import DDIM
 from policy.schedule import CosineSchedule, Schedule
 from policy.warm_start import ReNoised, WarmStart
@@ -164,7 +164,7 @@ class DiffusionPolicy(nn.Module):
             sampler: The policy's own if None.
             generator: Source of all noise; torch's default one if None.
         """
-        levels = level_list(num_steps, start_level, schedule=self.schedule).tolist()
+        levels = level_values(num_steps, start_level, self.schedule.num_levels)
         shape = (len(context), self.horizons.pred, self.spec.action.dim)
         if prior is None:
             if levels[0] < 1:
@@ -176,7 +176,7 @@ class DiffusionPolicy(nn.Module):
                 raise ValueError(f"The prior has shape {tuple(prior.shape)}, wanted {shape}.")
             x0 = self.normalizer.normalize(ACTION, prior.to(context)).clamp(-self.clip, self.clip)
             x = warm_start(x0, levels[0], self.schedule, generator)
-        return SolveState(context, x, x0, tuple(levels), sampler or self.sampler, generator)
+        return SolveState(context, x, x0, levels, sampler or self.sampler, generator)
 
     def step(self, state: SolveState) -> SolveState:
         """The solve one network evaluation further."""

@@ -1,7 +1,9 @@
 """A policy's networks in the format of another engine, beside its weights and checked against them.
 
     last/exported/onnxruntime/
-      encoder.onnx, denoiser.onnx   and whatever else the engine writes
+      encoder.onnx                  observations in physical units -> context
+      denoiser.onnx                 one evaluation
+      refine.onnx                   a warm start with one evaluation, in physical units
       export.json                   digests of these files, of the weights, largest differences
 
 An export is written beside its place and renamed; saving the checkpoint again removes it with the
@@ -14,21 +16,34 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from policy.backends.base import Backend, EncoderGraph, ExportedDenoiser, ExportedEncoder
+from data.formats.zarr_store import DemoStore
+from policy.backends.base import (
+    Backend,
+    EncoderGraph,
+    ExportedDenoiser,
+    ExportedEncoder,
+    Graph,
+    Inputs,
+    RefineGraph,
+)
+from policy.backends.draws import Draws, random_draws, recorded_draws
 from policy.checkpoint import WEIGHTS, CheckpointError, load_policy, open_checkpoint
 from policy.diffusion_policy import DiffusionPolicy
+from policy.normalizer import ACTION
 
 EXPORTED, ABOUT = "exported", "export.json"
-ENCODER, DENOISER = "encoder", "denoiser"
-TRIALS = 32
-TOLERANCE = 1e-3  # in network units, in which actions fill [-1, 1]
+ENCODER, DENOISER, REFINE = "encoder", "denoiser", "refine"
+
+
+TRIALS = 32  # inputs on which an export is checked
+CALIBRATION = 512  # demonstrated windows, each with a level
 
 
 @dataclass(frozen=True)
@@ -40,29 +55,57 @@ class Export:
     files: dict[str, str]
     encoder_difference: float
     denoiser_difference: float
+    refine_difference: float
 
 
-def export_policy(checkpoint: Path, backend: Backend, threads: int = 1) -> Export:
-    """Write both networks into the checkpoint's folder; ValueError where they compute otherwise."""
+@dataclass(frozen=True)
+class Part:
+    """A graph: the module, names and draws of its inputs, and its output in network units."""
+
+    module: nn.Module
+    names: Sequence[str]
+    inputs: Sequence[Inputs]
+    in_network_units: Callable[[Tensor], Tensor]
+
+
+def export_policy(
+    checkpoint: Path, backend: Backend, threads: int = 1, store: DemoStore | None = None
+) -> Export:
+    """Write the graphs into the checkpoint's folder; ValueError where they compute otherwise.
+
+    An engine that is `calibrated` needs demonstrations in `store`, and is checked on others of
+    them than it was calibrated with; without a store the check is on random inputs.
+    """
     opened, policy = open_checkpoint(checkpoint), load_policy(checkpoint)
+    if backend.calibrated and store is None:
+        raise ValueError(f"{backend.name} is calibrated on demonstrations; add dataset.path=PATH.")
+    if store is None:
+        seen = unseen = random_draws(policy, TRIALS)
+    else:
+        seen = recorded_draws(policy, store, CALIBRATION if backend.calibrated else 1)
+        unseen = recorded_draws(policy, store, TRIALS, seed=1)
     place = opened.path / EXPORTED / backend.name
     new = place.with_name(f".{backend.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     differences = {}
-    for part, module, draw, names in _parts(policy):
-        path = new / f"{part}{backend.suffix}"
+    checks = _parts(policy, unseen)
+    for name, part in _parts(policy, seen).items():
+        path = new / f"{name}{backend.suffix}"
         with torch.no_grad():
-            backend.write(module, draw(0), names, path)
-        differences[part] = _difference(module, backend.read(path, threads), draw)
-        if differences[part] > TOLERANCE:
+            backend.write(part.module, part.inputs, part.names, path)
+        differences[name] = _difference(checks[name], backend.read(path, threads))
+        if differences[name] > backend.tolerance:
             raise ValueError(
-                f"{backend.name} computes the {part} with a difference of {differences[part]:.2g}, "
-                f"wanted at most {TOLERANCE}; use another backend."
+                f"{backend.name} computes the {name} with a difference of {differences[name]:.2g}, "
+                f"wanted at most {backend.tolerance}; use another backend."
             )
     files = {str(path.relative_to(new)): _digest(path) for path in new.rglob("*") if path.is_file()}
     about = Export(
-        backend.name, opened.digests[WEIGHTS], files, differences[ENCODER], differences[DENOISER]
+        backend.name,
+        opened.digests[WEIGHTS],
+        files,
+        **{f"{name}_difference": value for name, value in differences.items()},
     )
     (new / ABOUT).write_text(json.dumps(asdict(about), indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
@@ -82,64 +125,54 @@ def load_for_acting(
     opened, policy = open_checkpoint(checkpoint), load_policy(checkpoint)
     place = opened.path / EXPORTED / backend.name
     how = f"write it with `prise export checkpoint={checkpoint} backend={backend.name}`"
-    if not (place / ABOUT).is_file():
-        raise CheckpointError(f"{opened.path} has no export for {backend.name}; {how}.")
-    about = Export(**json.loads((place / ABOUT).read_text(encoding="utf-8")))
-    if about.weights != opened.digests[WEIGHTS]:
-        raise CheckpointError(f"{place} was made from other weights; {how} again.")
-    for name, digest in about.files.items():
-        if not (place / name).is_file() or _digest(place / name) != digest:
-            raise CheckpointError(f"{place / name} is missing or was changed; {how} again.")
+    _check_export(place, opened.digests[WEIGHTS], how)
     graphs = {
         part: backend.read(place / f"{part}{backend.suffix}", threads)
-        for part in (ENCODER, DENOISER)
+        for part in (ENCODER, DENOISER, REFINE)
     }
+    for key in policy.encoder.keys:
+        policy.normalizer.leave(key)  # the graph does it
     policy.encoder = ExportedEncoder(graphs[ENCODER], policy.encoder)  # type: ignore[assignment]  # stands in for it
-    policy.denoiser = ExportedDenoiser(graphs[DENOISER])
+    policy.denoiser = ExportedDenoiser(graphs[DENOISER], graphs[REFINE])
     return policy
 
 
-Draw = Callable[[int], tuple[Tensor, ...]]
+def _check_export(place: Path, weights: str, how: str) -> None:
+    """Raise CheckpointError unless the export at `place` is whole and was made of `weights`."""
+    if not (place / ABOUT).is_file():
+        raise CheckpointError(f"{place.parent.parent} has no export for {place.name}; {how}.")
+    about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+    if about.keys() != {field.name for field in fields(Export)}:
+        raise CheckpointError(f"{place} was written by another version of Prise; {how} again.")
+    if about["weights"] != weights:
+        raise CheckpointError(f"{place} was made from other weights; {how} again.")
+    for name, digest in about["files"].items():
+        if not (place / name).is_file() or _digest(place / name) != digest:
+            raise CheckpointError(f"{place / name} is missing or was changed; {how} again.")
 
 
-def _parts(policy: DiffusionPolicy) -> list[tuple[str, nn.Module, Draw, Sequence[str]]]:
-    """Name, module, random inputs by seed, and names of the inputs, for both networks."""
-    spec, horizons, keys = policy.spec, policy.horizons, policy.encoder.keys
+def _parts(policy: DiffusionPolicy, draws: Draws) -> dict[str, Part]:
+    def same(x: Tensor) -> Tensor:
+        return x
 
-    def observations(seed: int) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(seed)
-        lengths = {
-            key: horizons.window if spec.obs[key].modality == "wrench" else horizons.obs
-            for key in keys
-        }
-        return tuple(
-            2 * torch.rand(1, lengths[key], *spec.obs[key].shape, generator=generator) - 1
-            for key in keys
-        )
-
-    def chunk(seed: int) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(seed)
-        shape = (1, horizons.pred, spec.action.dim)
-        with torch.no_grad():
-            context = EncoderGraph(policy.encoder)(*observations(seed))
-        return (
-            torch.randn(shape, generator=generator),
-            torch.rand(1, 1, generator=generator),
-            context,
-        )
-
-    return [
-        (ENCODER, EncoderGraph(policy.encoder).eval(), observations, keys),
-        (DENOISER, policy.denoiser, chunk, ("x", "level", "context")),
-    ]
+    return {
+        ENCODER: Part(EncoderGraph(policy).eval(), policy.encoder.keys, draws.encoder, same),
+        DENOISER: Part(policy.denoiser, ("x", "level", "context"), draws.denoiser, same),
+        REFINE: Part(
+            RefineGraph(policy).eval(),
+            ("prior", "noise", "level", "signal", "sigma", "context"),
+            draws.refine,
+            partial(policy.normalizer.normalize, ACTION),
+        ),
+    }
 
 
 @torch.no_grad()
-def _difference(module: nn.Module, graph: Callable[..., Any], draw: Draw) -> float:
-    worst = 0.0
-    for seed in range(TRIALS):
-        inputs = draw(seed)
-        worst = max(worst, float((graph(*inputs) - module(*inputs)).abs().max()))
+def _difference(part: Part, graph: Graph) -> float:
+    worst, scale = 0.0, part.in_network_units
+    for inputs in part.inputs:
+        difference = scale(graph(*inputs)) - scale(part.module(*inputs))
+        worst = max(worst, float(difference.abs().max()))
     return worst
 
 

@@ -140,7 +140,19 @@ class PixelRange(nn.Module):
         return (x + 1) * 127.5
 
 
-Transform = Limits | SignedLog | PixelRange
+class AsGiven(nn.Module):
+    """No change: for what is normalised elsewhere."""
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
+    def unnormalize(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
+
+Transform = Limits | SignedLog | PixelRange | AsGiven
 
 
 class Normalizer(nn.Module):
@@ -186,6 +198,10 @@ class Normalizer(nn.Module):
                     "use Normalizer.fit(stats, spec) or load a checkpoint."
                 )
 
+    def leave(self, key: str) -> None:
+        """From now on `key` is normalised by whatever looks at it."""
+        self.transforms[key] = AsGiven()
+
     def normalize(self, key: str, x: Tensor) -> Tensor:
         """`x` (..., *shape) of `key` in network units."""
         return self._of(key).normalize(x)
@@ -198,7 +214,7 @@ class Normalizer(nn.Module):
         if key not in self.transforms:
             raise ValueError(f"Nothing known about {key!r}; known: {sorted(self.transforms)}.")
         transform = self.transforms[key]
-        assert isinstance(transform, Limits | SignedLog | PixelRange)
+        assert isinstance(transform, Limits | SignedLog | PixelRange | AsGiven)
         return transform
 
 

@@ -20,6 +20,10 @@ class WarmStart(Protocol):
         """The first iterate (B, Tp, A)."""
         ...
 
+    def factors(self, level: float, schedule: Schedule) -> tuple[float, float]:
+        """Factors of the prior and of standard normal noise, whose sum the first iterate is."""
+        ...
+
 
 @dataclass(frozen=True)
 class AsIs:
@@ -30,6 +34,10 @@ class AsIs:
     ) -> Tensor:
         """The prior itself."""
         return prior
+
+    def factors(self, level: float, schedule: Schedule) -> tuple[float, float]:
+        """The prior and no noise."""
+        return 1.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,10 @@ class Scaled:
         """The scaled prior."""
         return schedule.alpha(level) * prior
 
+    def factors(self, level: float, schedule: Schedule) -> tuple[float, float]:
+        """Alpha and no noise."""
+        return schedule.alpha(level), 0.0
+
 
 @dataclass(frozen=True)
 class ReNoised:
@@ -53,3 +65,7 @@ class ReNoised:
         """A draw from the forward process that starts at the prior."""
         noise = noise_like(prior, generator)
         return schedule.alpha(level) * prior + schedule.sigma(level) * noise
+
+    def factors(self, level: float, schedule: Schedule) -> tuple[float, float]:
+        """Alpha and sigma."""
+        return schedule.alpha(level), schedule.sigma(level)

@@ -10,6 +10,7 @@ from deploy.commands.simulation import seeds_of
 
 # What -> function of the command's config, which gives the exit status.
 BENCHES = {
+    "acting": "deploy.bench.acting.run",
     "gates": "deploy.commands.bench.gates",
     "engine": "deploy.bench.engine.run",
     "tick": "deploy.bench.tick.run",

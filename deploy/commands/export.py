@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.build import build
+from data.formats.zarr_store import open_zarr
 from policy.export import export_policy
 
 
@@ -13,10 +14,17 @@ def run(config: dict[str, Any]) -> int:
     """Write the export into the checkpoint's folder and say how far it is from eager torch."""
     if not config["backend"]:
         raise ValueError("backend=eager needs no export; choose another backend.")
-    about = export_policy(Path(config["checkpoint"]), build(config["backend"]), config["threads"])
+    dataset = config["dataset"]["path"]
+    about = export_policy(
+        Path(config["checkpoint"]),
+        build(config["backend"]),
+        config["threads"],
+        None if dataset is None else open_zarr(dataset),
+    )
     print(
         f"{about.backend}: written beside the weights; largest difference to eager torch "
         f"{about.encoder_difference:.1e} (encoder), {about.denoiser_difference:.1e} (denoiser), "
-        "in units in which actions fill [-1, 1]."
+        f"{about.refine_difference:.1e} (warm start and one evaluation), in units in which actions "
+        "fill [-1, 1]."
     )
     return 0

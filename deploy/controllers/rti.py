@@ -10,7 +10,10 @@ import torch
 from data.spec import DataSpec, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import NO_COST
-from deploy.controllers.solve import device_of, solve
+from deploy.controllers.frame_cache import FrameCache
+from deploy.controllers.refinement import Refinement
+from deploy.controllers.solve import Plan, device_of, solve
+from policy.backends.base import ExportedDenoiser
 from policy.diffusion_policy import DiffusionPolicy
 from policy.samplers.base import Sampler, level_list
 from policy.samplers.ddim import DDIM
@@ -45,17 +48,24 @@ class RTIController:
         level_list(nfe, start_level, schedule=policy.schedule)
         level_list(cold_steps, schedule=policy.schedule)
         sampler = DDIM() if sampler is None else sampler
+        warm_start = named_warm_start(warm_start)
         self.policy = policy
         self._dt = 1 / policy.spec.rate_hz
         self._cold: dict[str, Any] = {"num_steps": cold_steps, "sampler": sampler}
         self._warm: dict[str, Any] = {
             "num_steps": nfe,
             "start_level": start_level,
-            "warm_start": named_warm_start(warm_start),
+            "warm_start": warm_start,
             "sampler": sampler,
         }
         self._device = device_of(policy)
         self._generator = torch.Generator(self._device)
+        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
+        # The last step of a solve gives x0, whatever the sampler makes of x.
+        is_exported = isinstance(policy.denoiser, ExportedDenoiser)
+        self._refine = (
+            Refinement(policy, start_level, warm_start) if is_exported and nfe == 1 else None
+        )
         self.reset()
 
     @property
@@ -66,24 +76,29 @@ class RTIController:
     def reset(self, seed: int = 0) -> None:
         """Forget the previous plan and seed the noise: the next tick plans from noise."""
         self._generator.manual_seed(seed)
+        if self._frames is not None:
+            self._frames.reset()
         self._chunk: ActionChunk | None = None
         self.last_nfe = 0
         self.last_seconds = dict(NO_COST)
 
     def update(self, obs: Obs, apply_at: float) -> ActionChunk:
         """A new chunk from `apply_at` on."""
-        plan = solve(self.policy, obs, self._generator, self._begin(apply_at))
+        plan = self._plan(obs, apply_at)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
         self._chunk = ActionChunk(plan.actions, apply_at, self._dt)
         return self._chunk
 
-    def _begin(self, apply_at: float) -> dict[str, Any]:
-        """Arguments of the solve. A plan that has run out says nothing about `apply_at`."""
-        if self._chunk is None or self._chunk.remaining(apply_at) == 0:
-            return self._cold
-        actions = self._chunk.shifted_to(apply_at).actions  # (Tp, A)
-        prior = torch.from_numpy(actions.astype(np.float32))[None]
-        return {**self._warm, "prior": prior.to(self._device)}
+    def _plan(self, obs: Obs, apply_at: float) -> Plan:
+        last = self._chunk
+        # A plan that has run out says nothing about `apply_at`.
+        if last is None or last.remaining(apply_at) == 0:
+            return solve(self.policy, obs, self._generator, self._cold, self._frames)
+        if self._refine is not None:
+            return self._refine(obs, last, apply_at, self._generator)
+        prior = torch.from_numpy(last.actions_from(apply_at).astype(np.float32))[None]
+        begin = {**self._warm, "prior": prior.to(self._device)}
+        return solve(self.policy, obs, self._generator, begin, self._frames)
 
 
 def named_warm_start(choice: WarmStart | str) -> WarmStart:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.spec import DataSpec, Obs
+from data.spec import DataSpec, Horizons, Obs
+from deploy.controllers.frame_cache import FrameCache
 from policy.diffusion_policy import DiffusionPolicy
 
 
@@ -20,7 +21,7 @@ from policy.diffusion_policy import DiffusionPolicy
 class Plan:
     """What a solve gave and what it cost: actions (Tp, A) in physical units, NFE, seconds."""
 
-    actions: NDArray[np.float64]
+    actions: NDArray[Any]
     nfe: int
     seconds: dict[str, float]
 
@@ -28,6 +29,15 @@ class Plan:
 def to_batch(obs: Obs, spec: DataSpec, device: torch.device) -> dict[str, Tensor]:
     """The windowed observation as tensors with a batch dimension of 1."""
     return {key: torch.from_numpy(obs[key])[None].to(device) for key in spec.obs}
+
+
+def empty_obs(spec: DataSpec, horizons: Horizons) -> dict[str, Tensor]:
+    """Zeros of the shapes and types that `to_batch` gives, on the CPU."""
+    lengths = {key: horizons.window if spec.is_fast(key) else horizons.obs for key in spec.obs}
+    return {
+        key: torch.from_numpy(np.zeros((1, lengths[key], *obs.shape), obs.dtype))
+        for key, obs in spec.obs.items()
+    }
 
 
 def device_of(policy: DiffusionPolicy) -> torch.device:
@@ -44,12 +54,20 @@ def seconds_now(device: torch.device) -> float:
 
 @torch.inference_mode()
 def solve(
-    policy: DiffusionPolicy, obs: Obs, generator: torch.Generator, begin: Mapping[str, Any]
+    policy: DiffusionPolicy,
+    obs: Obs,
+    generator: torch.Generator,
+    begin: Mapping[str, Any],
+    frames: FrameCache | None = None,
 ) -> Plan:
-    """Encode once, then denoise to the end; `begin` goes to `DiffusionPolicy.begin`."""
+    """Encode once, then denoise to the end; `begin` goes to `DiffusionPolicy.begin`.
+
+    With `frames` only those are encoded that it does not know yet.
+    """
     device = generator.device  # the policy's; looking through its parameters takes longer
     started = time.perf_counter()
-    context = policy.encode(to_batch(obs, policy.spec, device))  # (1, N, D)
+    batch = to_batch(obs, policy.spec, device)
+    context = policy.encode(batch) if frames is None else frames.encode(obs, batch)  # (1, N, D)
     encoded = seconds_now(device)
     state = policy.begin(context, generator=generator, **begin)
     nfe = 0

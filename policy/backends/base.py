@@ -8,7 +8,11 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from policy.diffusion_policy import DiffusionPolicy
 from policy.encoders.obs_encoder import ObsEncoder
+from policy.normalizer import ACTION
+
+Inputs = tuple[Tensor, ...]
 
 
 class Graph(Protocol):
@@ -24,11 +28,16 @@ class Backend(Protocol):
 
     name: str
     suffix: str
+    tolerance: float  # largest difference to eager torch, in network units: actions fill [-1, 1]
+    calibrated: bool  # what it writes depends on the values of the inputs, not on shapes alone
 
     def write(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], path: Path
+        self, module: nn.Module, inputs: Sequence[Inputs], names: Sequence[str], path: Path
     ) -> None:
-        """Write `module` with the shapes of `inputs`, called `names`, to `path`."""
+        """Write `module` with the shapes of `inputs[0]`, called `names`, to `path`.
+
+        `inputs` are draws of what it will see: real ones for an engine that is `calibrated`.
+        """
         ...
 
     def read(self, path: Path, threads: int) -> Graph:
@@ -37,24 +46,62 @@ class Backend(Protocol):
 
 
 class EncoderGraph(nn.Module):
-    """The encoder as a module of positional tensors: what engines can trace."""
+    """Normaliser and encoder as a module of positional tensors: what engines can trace."""
 
-    def __init__(self, encoder: ObsEncoder) -> None:
+    def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.policy = policy
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Normalised observations in the order of `encoder.keys` to context (1, N, D)."""
-        context: Tensor = self.encoder(dict(zip(self.encoder.keys, inputs, strict=True)))
-        return context
+        """Observations in physical units, in the order of the keys, to context (1, N, D)."""
+        return self.policy.encode(dict(zip(self.policy.encoder.keys, inputs, strict=True)))
+
+
+class RefineGraph(nn.Module):
+    """A warm start and its only evaluation: the second half of a real-time-iteration tick.
+
+    x = signal prior + sigma noise, whichever warm start these factors are of.
+    """
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(
+        self,
+        prior: Tensor,
+        noise: Tensor,
+        level: Tensor,
+        signal: Tensor,
+        sigma: Tensor,
+        context: Tensor,
+    ) -> Tensor:
+        """The chunk (1, Tp, A) in physical units.
+
+        Args:
+            prior: Shifted plan (1, Tp, A) in physical units.
+            noise: Standard normal (1, Tp, A).
+            level: Of the warm start (1, 1).
+            signal: Factor of the prior (1, 1, 1).
+            sigma: Factor of the noise (1, 1, 1).
+            context: Tokens (1, N, D).
+        """
+        policy = self.policy
+        clip = policy.clip
+        x0 = policy.normalizer.normalize(ACTION, prior).clamp(-clip, clip)
+        x = signal * x0 + sigma * noise
+        out = policy.denoiser(x, level, context)
+        x0 = policy.parameterization.to_x0(out, x, level[..., None], policy.schedule)
+        actions = policy.normalizer.unnormalize(ACTION, x0.clamp(-clip, clip))
+        return actions.clamp(policy.low, policy.high)
 
 
 class ExportedEncoder(nn.Module):
-    """Stands in for an `ObsEncoder`."""
+    """Stands in for an `ObsEncoder` and for the normaliser of what it looks at."""
 
     def __init__(self, graph: Graph, encoder: ObsEncoder) -> None:
         super().__init__()
-        self._graph, self.keys = graph, encoder.keys
+        self.graph, self.keys = graph, encoder.keys
         self.num_tokens, self.dim, self.context_dim = (
             encoder.num_tokens,
             encoder.dim,
@@ -62,18 +109,21 @@ class ExportedEncoder(nn.Module):
         )
 
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Normalised windowed observations of one robot to context (1, N, D)."""
+        """Windowed observations of one robot, in physical units, to context (1, N, D)."""
         for key in self.keys:
             _check_one(key, obs[key])
-        return self._graph(*(obs[key] for key in self.keys))
+        return self.graph(*(obs[key] for key in self.keys)).clone()
 
 
 class ExportedDenoiser(nn.Module):
-    """Stands in for a denoiser, for one chunk with one level."""
+    """Stands in for a denoiser, for one chunk with one level.
 
-    def __init__(self, graph: Graph) -> None:
+    `refine` is the graph of a whole `RefineGraph`, for who solves in one evaluation.
+    """
+
+    def __init__(self, graph: Graph, refine: Graph) -> None:
         super().__init__()
-        self._graph = graph
+        self.graph, self.refine = graph, refine
 
     def forward(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
         """X (1, Tp, A), level (1, 1), context (1, N, D) to (1, Tp, A)."""
@@ -83,7 +133,7 @@ class ExportedDenoiser(nn.Module):
                 f"An exported denoiser takes one level for the chunk, shape (1, 1); got "
                 f"{tuple(level.shape)}. Use backend=eager for a level per action."
             )
-        return self._graph(x, level, context)
+        return self.graph(x, level, context).clone()
 
 
 def _check_one(name: str, x: Tensor) -> None:

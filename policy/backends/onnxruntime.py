@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
-from policy.backends.base import Graph
-
-OPSET = 18
+from policy.backends.base import Graph, Inputs
+from policy.backends.bound import BoundGraph
+from policy.backends.onnx_file import write_onnx
 
 
 class OnnxRuntime:
@@ -19,22 +20,14 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     suffix = ".onnx"
+    tolerance = 1e-3
+    calibrated = False
 
     def write(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], path: Path
+        self, module: nn.Module, inputs: Sequence[Inputs], names: Sequence[str], path: Path
     ) -> None:
         """Follows `Backend`; weights lie inside the file."""
-        torch.onnx.export(
-            module,
-            inputs,
-            str(path),
-            input_names=list(names),
-            output_names=["out"],
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        write_onnx(module, inputs[0], names, path)
 
     def read(self, path: Path, threads: int) -> Graph:
         """Follows `Backend`."""
@@ -43,15 +36,29 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         # Between two ticks a spinning thread would take the core from the robot's driver.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+        return _OnnxGraph(
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         )
-        names = [node.name for node in session.get_inputs()]
 
-        def run(*inputs: Tensor) -> Tensor:
-            feeds = {
-                name: x.detach().contiguous().numpy() for name, x in zip(names, inputs, strict=True)
-            }
-            return torch.from_numpy(session.run(None, feeds)[0])
 
-        return run
+class _OnnxGraph(BoundGraph):
+    def __init__(self, session: Any) -> None:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        super().__init__(
+            [node.name for node in inputs], [tuple(node.shape) for node in (*inputs, *outputs)]
+        )
+        self._session, self._binding = session, session.io_binding()
+        out = self.out.numpy()
+        self._binding.bind_output(outputs[0].name, *_place(out))
+
+    def _bind(self, index: int, array: NDArray[Any]) -> Any:
+        self._binding.bind_input(self._names[index], *_place(array))
+        return array
+
+    def _run(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+def _place(array: NDArray[Any]) -> tuple[str, int, type, tuple[int, ...], int]:
+    """Device, its number, type, shape and address, as a binding wants them."""
+    return "cpu", 0, array.dtype.type, array.shape, array.ctypes.data

@@ -70,11 +70,17 @@ class CameraEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (B, To, H, W, C) to tokens (B, To * n, dim)."""
-        batch = x.shape[0]
+        return self.frames(x).reshape(x.shape[0], self.num_tokens, self.dim)
+
+    def frames(self, x: Tensor) -> Tensor:
+        """Normalised images (B, F, H, W, C), any number F, to tokens (B * F, n, dim).
+
+        Outside of training a frame's tokens do not depend on its window.
+        """
         crops, shift = self._crop(x)
         features = self.trunk(crops.flatten(0, 1).permute(0, 3, 1, 2))
         tokens: Tensor = self.head(features, shift)
-        return tokens.reshape(batch, self.num_tokens, self.dim)
+        return tokens
 
     def _crop(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Crops (B, To, h, w, C) and, in training, how far they are off centre (B * To, 1, 2)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,14 +43,20 @@ def level_list(num_steps: int, start_level: float = 1.0, *, schedule: Schedule) 
 
     They are rounded to the schedule's grid: the network has been trained nowhere else.
     """
-    grid = schedule.num_levels
+    values = level_values(num_steps, start_level, schedule.num_levels)
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@functools.lru_cache(maxsize=64)
+def level_values(num_steps: int, start_level: float, grid: int) -> tuple[float, ...]:
+    """The numbers of `level_list` on a grid of so many levels; kept, as ticks ask for the same."""
     if not 0 < start_level <= 1 or not 1 <= num_steps <= round(start_level * grid):
         raise ValueError(
             f"{num_steps} steps from level {start_level} wanted; the level must be in (0, 1] and "
             f"the steps between 1 and level * {grid} levels."
         )
     ticks = torch.linspace(round(start_level * grid), 0, num_steps + 1, dtype=torch.float64)
-    return ticks.round() / grid
+    return tuple((ticks.round() / grid).tolist())
 
 
 def posterior_variance(level: float, level_next: float, schedule: Schedule) -> float:
