@@ -1,5 +1,7 @@
 """Encoders and fusions: shapes, causality, crops, and who listens to whom."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +16,7 @@ from policy.encoders import (
     CrossAttention,
     Gated,
     ObsEncoder,
+    ResNet18,
     SmallResNet,
     StateMLP,
     TokenSpec,
@@ -199,3 +202,19 @@ def test_wrong_combinations_are_refused_with_a_way_out() -> None:
         SmallResNet(CAMERA, HORIZONS, crop=1.5)
     with pytest.raises(ValueError, match="No encoder given"):
         ObsEncoder(SPEC, HORIZONS, {}, Concat)
+
+
+def test_resnet18_has_the_published_number_of_convolution_weights() -> None:
+    camera = ObsSpec((96, 96, 3), "image", "", 10)
+    model = ResNet18(camera, Horizons(obs=2))
+    # He et al. 2016: 11.69 M parameters, of which 0.51 M classify.
+    assert sum(p.numel() for p in model.trunk.parameters()) == 11_176_512
+    with torch.no_grad():
+        assert model.trunk(torch.zeros(1, 3, 86, 86)).shape == (1, 512, 3, 3)
+        assert model(torch.zeros(2, 2, 96, 96, 3)).shape == (2, 2, 64)
+
+
+def test_importing_a_policy_loads_no_triton() -> None:
+    """It crashes in a process that has rendered with OSMesa: the demo's, for one."""
+    code = "import sys, policy.export, deploy.agent; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

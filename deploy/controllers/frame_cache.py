@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data.spec import Obs
 from policy.diffusion_policy import DiffusionPolicy
 from policy.encoders.obs_encoder import ObsEncoder
-from policy.encoders.vision import SmallResNet
+from policy.encoders.vision import CameraEncoder
 
 Frame = NDArray[np.uint8]
 
@@ -72,11 +72,11 @@ class FrameCache:
         return torch.cat([token for _, token in now], 1)
 
 
-def _cameras(policy: DiffusionPolicy) -> dict[str, SmallResNet]:
+def _cameras(policy: DiffusionPolicy) -> dict[str, CameraEncoder]:
     """Encoders that work frame by frame; an exported encoder is one graph for all."""
     encoder: nn.Module = policy.encoder
     if not isinstance(encoder, ObsEncoder):
         return {}
     return {
-        key: module for key, module in encoder.encoders.items() if isinstance(module, SmallResNet)
+        key: module for key, module in encoder.encoders.items() if isinstance(module, CameraEncoder)
     }
