@@ -145,20 +145,15 @@ def test_levels_of_a_batch_are_spread_evenly_and_those_of_a_window_too() -> None
         policy.loss(batch(), seeded(seed))
     for level in constant(policy).levels:
         windows = level.reshape(4, 3).T.sort().values  # (B, draws)
-        torch.testing.assert_close(
-            windows.diff(), torch.full((3, 3), 0.25), atol=0.011, rtol=0
-        )  # the grid has steps of 0.01
-        assert level.mean() == pytest.approx(0.5, abs=0.06)
-    offsets = {float(level[0]) for level in constant(policy).levels}
-    assert len(offsets) > 1
+        assert (windows.diff() - 0.25).abs().max() < 0.011  # the grid has steps of 0.01
+    assert len({float(level[0]) for level in constant(policy).levels}) > 1
 
 
 def test_a_level_power_below_one_trains_more_on_noise() -> None:
     policy = make(denoiser=partial(Constant, 0.0), noise_samples=100, level_power=0.5)
     policy.loss(batch(), seeded())
     (level,) = constant(policy).levels
-    # The square root of a uniform variable has mean 2/3, and a quarter of it lies below 1/2.
-    assert level.mean() == pytest.approx(2 / 3, abs=0.01)
+    assert level.mean() == pytest.approx(2 / 3, abs=0.01)  # of the root of a uniform one
     assert (level < 0.5).float().mean() == pytest.approx(0.25, abs=0.02)
 
 
