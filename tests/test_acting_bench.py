@@ -15,6 +15,8 @@ from tests.tiny_env import TINY_SPEC
 from tests.tiny_policy import save_tiny_checkpoint
 from tests.tiny_store import write_store
 
+pytestmark = pytest.mark.apart
+
 
 @pytest.mark.slow
 def test_command_measures_torch_and_every_export(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from tests.tiny_env import TINY_SPEC, tiny_env
 from tests.tiny_policy import TINY_CONFIG, TINY_HORIZONS, save_tiny_checkpoint, tiny_policy
 from tests.tiny_store import write_store
 
+pytestmark = pytest.mark.apart
+
 # Engines that compute what torch does, and the module without which each is skipped.
 ENGINES = [
     pytest.param(

@@ -29,7 +29,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed; the extra `ray` b
 from envs.ray_workers import RayWorkers  # noqa: E402 (needs ray)
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.apart]
 RAY: Executor = RayWorkers
 
 

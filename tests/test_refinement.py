@@ -24,6 +24,8 @@ from policy.export import export_policy, load_for_acting
 from tests.tiny_env import tiny_env
 from tests.tiny_policy import TINY_HORIZONS, save_tiny_checkpoint
 
+pytestmark = pytest.mark.apart
+
 DT = 0.1
 TICKS = 200
 SMALL = 16_000  # [bytes] what Python's own objects of a tick may take at a time
