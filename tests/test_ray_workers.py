@@ -75,7 +75,7 @@ def test_evaluation_gives_the_results_of_local_processes() -> None:
 
 def test_collection_gives_the_store_of_local_processes_to_the_bit(tmp_path: Path) -> None:
     for name, options in (("local", {}), ("ray", {"workers": 2, "executor": RAY})):
-        collect(tiny_env(), TinyExpert, tmp_path / name, 7, progress=False, **options)  # type: ignore[arg-type]
+        collect(tiny_env(), TinyExpert, tmp_path / name, 7, progress=False, **options)  # type: ignore[arg-type]  # a dict of mixed values
     assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
 
 
@@ -106,7 +106,7 @@ def slow_square() -> Callable[[int], tuple[int, int]]:
 
 
 def test_a_seed_that_always_kills_its_process_is_named() -> None:
-    workers: Executor = lambda setup, n: RayWorkers(setup, n, retries=1)  # noqa: E731
+    workers: Executor = lambda setup, n: RayWorkers(setup, n, retries=1)  # noqa: E731 (typed)
     with pytest.raises(EpisodeError, match="seed 3: the worker died 2 times"):
         evaluate(tiny_env(die_on=3), TinyAgent, range(6), 2, progress=False, executor=workers)
 
