@@ -17,7 +17,6 @@ from data.build import build
 from data.spec import DataSpec, Horizons, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import Controller
-from deploy.robot_io import STAND_STILL
 from envs.history import ObsHistory
 from policy.allocator import keep_freed_memory
 from policy.export import load_for_acting
@@ -29,7 +28,8 @@ class LockstepAgent:
     """Follows `envs.evaluate.Agent`.
 
     With a delay of d ticks the chunk computed from the observation at tick k can be used from tick
-    k + d on; the older chunk goes on until then, and before the first one the tool stands still.
+    k + d on, with its action d; the older chunk goes on until then, and before the first one the
+    tool stands still.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class LockstepAgent:
         self._history.reset()
         self._tick = 0
         self._chunk: ActionChunk | None = None
+        self._action = self.spec.action.still
         self._coming: deque[tuple[int, ActionChunk]] = deque()  # (usable from tick, chunk)
         self._stats: dict[str, list[float]] = {
             name: [] for name in ("tick_s", "encode_s", "solve_s", "nfe", "is_plan")
@@ -56,15 +57,25 @@ class LockstepAgent:
         """Action (A,) for this tick; raises SpecError for an observation that does not fit."""
         started = time.perf_counter()
         self._history.push(raw_obs)
-        apply_at = stamp + self.delay / self.spec.rate_hz
-        chunk = self.controller.update(self._history.windowed(copy=False), apply_at)
+        windowed = self._history.windowed(copy=False)
+        chunk = self.controller.update(windowed, stamp, self.delay / self.spec.rate_hz)
         self._note(time.perf_counter() - started)
         self._coming.append((self._tick + self.delay, chunk))
         while self._coming and self._coming[0][0] <= self._tick:
             self._chunk = self._coming.popleft()[1]
         self._tick += 1
-        action = STAND_STILL if self._chunk is None else self._chunk.at(stamp)
-        return action.astype(np.float32)
+        self._action = self._at(stamp)
+        return self._action.astype(np.float32)
+
+    def _at(self, stamp: float) -> NDArray[np.float64]:
+        """The chunk's action; where it has run out, no motion and the same discrete actions."""
+        chunk = self._chunk
+        if chunk is not None and chunk.remaining(stamp) > 0:
+            return chunk.at(stamp)
+        action = self.spec.action.still
+        discrete = list(self.spec.action.discrete)
+        action[discrete] = self._action[discrete]
+        return action
 
     def stats(self) -> dict[str, list[float]]:
         """One entry a tick: tick_s (the whole update), encode_s, solve_s, nfe, is_plan."""

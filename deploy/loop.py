@@ -21,13 +21,19 @@ LATENCIES_KEPT = 100_000
 
 @dataclass(frozen=True)
 class LoopStats:
-    """What a run of the loop did; a miss is a plan later than one tick after its observation."""
+    """What a run of the loop did; a miss is a plan later than one tick after its observation.
+
+    `latency_s` is that of the controller alone, `reaction_s` from an observation to the first
+    command that carries its plan; a superseded plan was replaced before a command carried it.
+    """
 
     latency_s: list[float]
+    reaction_s: list[float]
     nfe: list[int]
     misses: int
     commands: int
     overruns: int
+    superseded: int
     holds: dict[str, int] = field(default_factory=dict)
     clamps: dict[str, int] = field(default_factory=dict)
 
@@ -36,9 +42,12 @@ class RealTimeLoop:
     """Runs `controller` on `robot` in wall-clock time, until `stop` or an error in a thread.
 
         planner                            command loop
-          obs = robot.observe()              chunk = the newest that applies now
+          obs = robot.observe()              chunk = the newest
           chunk = controller.update(obs,     safety.check: limits chunk.at(now) * (period / dt)
-                      now + latency p95)     robot.command, or robot.hold
+              stamp, expected delay)         robot.command, or robot.hold
+
+    A chunk counts from its observation's stamp. It enters as soon as it is there, with the first
+    action that can still be executed, and so what has been consumed is known and not assumed.
 
     Whatever ends a thread ends both, and the robot holds. `stop` raises the thread's error.
     """
@@ -64,20 +73,21 @@ class RealTimeLoop:
         self._period = 1 / command_rate_hz
         self._tick = 1 / controller.spec.rate_hz
         self._history = ObsHistory(controller.spec, horizons)
-        # The chunk in force, then those that wait for their t0; replaced as a whole, never changed.
-        self._chunks: tuple[ActionChunk, ...] = ()
+        self._chunk: ActionChunk | None = None  # in force; replaced as a whole, never changed
+        self._commanded: ActionChunk | None = None
         self._stopping = threading.Event()
         self._threads: list[Future[None]] = []
         self._latency_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._reaction_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._nfe: deque[int] = deque(maxlen=LATENCIES_KEPT)
-        self._misses = self._commands = self._overruns = 0
+        self._misses = self._commands = self._overruns = self._superseded = 0
 
     def start(self, seed: int = 0) -> None:
         """Reset the controller and start both threads; the robot moves once safety is enabled."""
         if self._threads:
             raise ValueError("the loop runs already; stop() it first.")
         self._stopping.clear()
-        self._chunks = ()
+        self._chunk = None
         self._history.reset()
         pool = ThreadPoolExecutor(2, thread_name_prefix="prise")
         self._threads = [pool.submit(self._plan, seed), pool.submit(self._command)]
@@ -106,10 +116,12 @@ class RealTimeLoop:
         """Counts and latencies so far."""
         return LoopStats(
             list(self._latency_s),
+            list(self._reaction_s),
             list(self._nfe),
             self._misses,
             self._commands,
             self._overruns,
+            self._superseded,
             dict(self.safety.holds),
             dict(self.safety.clamps),
         )
@@ -136,7 +148,7 @@ class RealTimeLoop:
             self._stopping.set()
 
     def _restart(self, seed: int) -> None:
-        self._chunks = ()
+        self._chunk = None
         self.controller.reset(seed)
 
     def _newest(self) -> float | None:
@@ -151,7 +163,8 @@ class RealTimeLoop:
 
     def _planned(self, windowed: Obs, stamp: float) -> ActionChunk:
         started = self._clock.now()
-        chunk = self.controller.update(windowed, started + self.latency.p95)
+        delay = started + self.latency.p95 - stamp
+        chunk = self.controller.update(windowed, stamp, delay)
         done = self._clock.now()
         self._latency_s.append(done - started)
         self._nfe.append(self.controller.last_nfe)
@@ -162,9 +175,10 @@ class RealTimeLoop:
         return chunk
 
     def _publish(self, chunk: ActionChunk) -> None:
-        # A plan that still waits is kept: were it replaced, slow solves could starve the robot.
-        if not self._chunks or chunk is not self._chunks[-1]:
-            self._chunks = (*_from_now_on(self._chunks, self._clock.now()), chunk)
+        last = self._chunk
+        if chunk is not last:
+            self._superseded += last is not None and last is not self._commanded
+            self._chunk = chunk
 
     def _command(self) -> None:
         """Command thread."""
@@ -182,11 +196,10 @@ class RealTimeLoop:
             self.robot.hold()
 
     def _command_once(self, now: float) -> None:
-        chunks, action = self._chunks, None
-        if not chunks:
+        chunk, action = self._chunk, None
+        if chunk is None:
             self.safety.holds["no chunk"] += 1
         else:
-            chunk = _from_now_on(chunks, now)[0]
             action = self.safety.check(
                 chunk.at(now), duration=self._period, now=now, valid_until=chunk.end
             )
@@ -194,10 +207,7 @@ class RealTimeLoop:
             self.robot.hold()
         else:
             self.robot.command(action, self._period)
+            if chunk is not self._commanded and chunk is not None:
+                self._commanded = chunk
+                self._reaction_s.append(self._clock.now() - chunk.t0)
         self._commands += 1
-
-
-def _from_now_on(chunks: tuple[ActionChunk, ...], now: float) -> tuple[ActionChunk, ...]:
-    """The chunk in force, the newest that has begun, and all newer ones."""
-    begun = [i for i, chunk in enumerate(chunks) if now >= chunk.t0]
-    return chunks[begun[-1] :] if begun else chunks

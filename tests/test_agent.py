@@ -39,12 +39,12 @@ class StampingController:
         self.last_nfe, self.last_seconds = 1, dict(NO_COST)
         self._updates = 0
 
-    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
+    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         actions = np.tile(STAND_STILL, (8, 1))
-        actions[:, 0] = round(apply_at / DT) + np.arange(8)
+        actions[:, 0] = round(stamp / DT) + np.arange(8)
         actions[:, 1] = self._updates
         self._updates += 1
-        return ActionChunk(actions, apply_at, DT)
+        return ActionChunk(actions, stamp, DT)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,10 @@ class Controller(Protocol):
         """Forget the episode and seed the noise."""
         ...
 
-    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
-        """The chunk to execute from `apply_at` [s] on, given the windowed observation `obs`."""
+    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
+        """The chunk whose action i is for `stamp` + i dt [s], when the windowed `obs` was made.
+
+        `delay` [s] is how long after `stamp` it is expected to come into force; what it says about
+        the time before that is never executed, the chunk before it is.
+        """
         ...

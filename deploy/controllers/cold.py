@@ -51,15 +51,15 @@ class ColdController:
         self.last_nfe = 0
         self.last_seconds = dict(NO_COST)
 
-    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
-        """A new chunk from `apply_at` on if `exec_horizon` actions are used up, else the last."""
-        if self._chunk is not None and not self._used_up(self._chunk, apply_at):
+    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
+        """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
+        if self._chunk is not None and not self._used_up(self._chunk, stamp):
             self.last_nfe, self.last_seconds = 0, dict(NO_COST)
             return self._chunk
         plan = solve(self.policy, obs, self._generator, self._begin)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
-        self._chunk = ActionChunk(plan.actions, apply_at, self._dt)
+        self._chunk = ActionChunk(plan.actions, stamp, self._dt)
         return self._chunk
 
-    def _used_up(self, chunk: ActionChunk, apply_at: float) -> bool:
-        return (apply_at - chunk.t0) / chunk.dt >= self.exec_horizon - ROUNDING
+    def _used_up(self, chunk: ActionChunk, stamp: float) -> bool:
+        return (stamp - chunk.t0) / chunk.dt >= self.exec_horizon - ROUNDING

@@ -44,14 +44,14 @@ class Refinement:
         self._factors = torch.full((1, 1, 1), signal), torch.full((1, 1, 1), sigma)
 
     @torch.inference_mode()
-    def __call__(self, obs: Obs, last: ActionChunk, apply_at: float, generator: Generator) -> Plan:
-        """The plan from `apply_at` on; its actions are only good until the next call."""
+    def __call__(self, obs: Obs, last: ActionChunk, stamp: float, generator: Generator) -> Plan:
+        """The plan from `stamp` on; its actions are only good until the next call."""
         started = time.perf_counter()
         for key, view in self._views.items():
             np.copyto(view, obs[key])
         context = self._encode(*self._inputs)
         encoded = time.perf_counter()
-        np.copyto(self._prior_view, last.actions_from(apply_at), casting="same_kind")
+        np.copyto(self._prior_view, last.actions_from(stamp), casting="same_kind")
         if self._is_noisy:
             self._noise.normal_(generator=generator)
         actions = self._refine(self._prior, self._noise, self._level, *self._factors, context)

@@ -29,7 +29,7 @@ WARM_STARTS: dict[str, type[WarmStart]] = {
 class RTIController:
     """One to a few NFE every tick (after Duan et al. 2025, RTI-DP).
 
-        previous plan --shift to apply_at--> prior --to start_level--> x --nfe steps--> new plan
+        previous plan --shift to stamp--> prior --to start_level--> x --nfe steps--> new plan
 
     Without a prior (first tick, or the old plan has run out) it plans from noise in `cold_steps`.
     """
@@ -82,21 +82,21 @@ class RTIController:
         self.last_nfe = 0
         self.last_seconds = dict(NO_COST)
 
-    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
-        """A new chunk from `apply_at` on."""
-        plan = self._plan(obs, apply_at)
+    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
+        """A new chunk from `stamp` on."""
+        plan = self._plan(obs, stamp)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
-        self._chunk = ActionChunk(plan.actions, apply_at, self._dt)
+        self._chunk = ActionChunk(plan.actions, stamp, self._dt)
         return self._chunk
 
-    def _plan(self, obs: Obs, apply_at: float) -> Plan:
+    def _plan(self, obs: Obs, stamp: float) -> Plan:
         last = self._chunk
-        # A plan that has run out says nothing about `apply_at`.
-        if last is None or last.remaining(apply_at) == 0:
+        # A plan that has run out says nothing about `stamp`.
+        if last is None or last.remaining(stamp) == 0:
             return solve(self.policy, obs, self._generator, self._cold, self._frames)
         if self._refine is not None:
-            return self._refine(obs, last, apply_at, self._generator)
-        prior = torch.from_numpy(last.actions_from(apply_at).astype(np.float32))[None]
+            return self._refine(obs, last, stamp, self._generator)
+        prior = torch.from_numpy(last.actions_from(stamp).astype(np.float32))[None]
         begin = {**self._warm, "prior": prior.to(self._device)}
         return solve(self.policy, obs, self._generator, begin, self._frames)
 

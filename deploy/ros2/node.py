@@ -21,7 +21,6 @@ from deploy.controllers.base import Controller
 from deploy.loop import LoopStats, RealTimeLoop
 from deploy.ros2.robot import Ros2Robot
 from deploy.ros2.settings import PolicyNodeSettings
-from deploy.ros2.timing import TimedController
 from deploy.ros2.wire import Spinner
 from deploy.safety import SafetyLayer
 
@@ -72,8 +71,7 @@ class PolicyNode(Node):
         self._spec: DataSpec = controller.spec
         self._declare(settings, info)
         self._robot = Ros2Robot(self, self._spec, settings)
-        self._controller = TimedController(controller, lambda: self._robot.last_stamp)
-        self._robot.on_command = self._controller.commanded
+        self._controller = controller
         self._safety = SafetyLayer(self._spec, settings.safety)
         self._robot.on_wrench = self._watch_wrench
         if not settings.topics.wrenches:
@@ -135,7 +133,6 @@ class PolicyNode(Node):
         if self._safety.latched is not None:
             return f"not enabled: latched by {self._safety.latched}; find the cause, call ~/reset"
         self._robot.clear()
-        self._controller.clear()
         self._safety.reset()
         loop = RealTimeLoop(
             self._robot,
@@ -164,14 +161,14 @@ class PolicyNode(Node):
         return self._run_stats(loop.stop())
 
     def _run_stats(self, loop: LoopStats) -> RunStats:
-        latency = list(self._controller.latency_s)
+        latency = loop.reaction_s
         tick = 1 / self._spec.rate_hz
         return RunStats(
             latency_s=latency,
             update_s=loop.latency_s,
             nfe=loop.nfe,
             misses=sum(seconds > tick for seconds in latency),
-            superseded=self._controller.superseded,
+            superseded=loop.superseded,
             commands=loop.commands,
             overruns=loop.overruns,
             holds={**loop.holds, **self._robot.holds},

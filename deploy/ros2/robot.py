@@ -42,8 +42,6 @@ class Ros2Robot:
         self.spec = spec
         self.holds: Counter[str] = Counter()
         self.error: SpecError | None = None  # set by a callback; the node's main thread raises it
-        self.last_stamp = -np.inf  # of the observation handed out last [s]
-        self.on_command: Callable[[float], None] = lambda now: None
         self.on_wrench: Callable[[NDArray[Any]], None] = lambda wrench: None
         self._frame = settings.world_frame
         self._pose_key = next((k for k, s in spec.obs.items() if s.modality == "state"), None)
@@ -103,18 +101,14 @@ class Ros2Robot:
 
     def observe(self) -> tuple[Obs, float] | None:
         """The next complete observation and its stamp [s], or None."""
-        taken = self._buffer.take()
-        if taken is not None:
-            self.last_stamp = taken[1]
-        return taken
+        return self._buffer.take()
 
     def command(self, action: NDArray[np.floating], duration: float) -> None:
         """Publish the commanded pose after the increment `action`; hold if a sensor is stale.
 
         The robot interpolates to it over its command period, which is `duration`.
         """
-        now = time.monotonic()
-        if (stale := self._stale(now)) is not None:
+        if (stale := self._stale(time.monotonic())) is not None:
             self.holds[f"stale {stale.split()[0]}"] += 1
             self.hold()
             return
@@ -122,7 +116,6 @@ class Ros2Robot:
             self._T_world_commanded = self._measured()
         self._T_world_commanded = apply_increment(self._T_world_commanded, action)
         self._publish(self._T_world_commanded)
-        self.on_command(now)
 
     def hold(self) -> None:
         """Publish the commanded pose again; before the first command the robot stands by itself."""

@@ -71,12 +71,12 @@ class ScriptedController:
     def reset(self, seed: int = 0) -> None:
         self._chunk = None
 
-    def update(self, obs: Obs, apply_at: float) -> ActionChunk:
+    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         self.windows.append(obs)
         if self._chunk is None or not self.frozen:
             actions = np.tile(STAND_STILL, (3, 1))
             actions[:, 0] = STEP
-            self._chunk = ActionChunk(actions, apply_at, 0.1)
+            self._chunk = ActionChunk(actions, stamp, 0.1)
         return self._chunk
 
 
