@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from data.results import Row
 
@@ -34,6 +35,7 @@ def _draw_task(task: str, rows: Sequence[Row], out: Path) -> Path:
     for axes in (left, right):
         axes.set(ylabel="success", ylim=(-0.02, 1.02))
         axes.legend(fontsize=7)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(task)
     path = out / f"{task.replace('/', '_')}.png"
     figure.savefig(path, dpi=110)
