@@ -19,13 +19,19 @@ BLOCK_KEYS = {"schemes", "tasks", "exec_horizon", "nfe", "delay"}
 class Task:
     """An environment, and the checkpoint that acts in it.
 
-    With `against`, the name of the same task undisturbed, the reaction to the disturbance counts.
+    Schemes that need a training of their own have their own, in `trained_for`. With `against`, the
+    name of the same task undisturbed, the reaction to the disturbance counts.
     """
 
     name: str
     env: Mapping[str, Any]
     checkpoint: Path
     against: str | None = None
+    trained_for: Mapping[str, Path] = field(default_factory=dict)
+
+    def checkpoint_of(self, scheme: str) -> Path:
+        """The policy that acts in a scheme."""
+        return self.trained_for.get(scheme, self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,14 @@ def tasks_of(grid: Mapping[str, Any]) -> dict[str, Task]:
             )
         env = compose("eval", [f"env={raw['env']}", "checkpoint=none"])["env"]
         kwargs = {**env["kwargs"], **raw.get("kwargs", {})}
-        against = raw.get("against")
-        tasks[name] = Task(name, {**env, "kwargs": kwargs}, Path(raw["checkpoint"]), against)
+        trained_for = {s: Path(path) for s, path in raw.get("trained_for", {}).items()}
+        tasks[name] = Task(
+            name,
+            {**env, "kwargs": kwargs},
+            Path(raw["checkpoint"]),
+            raw.get("against"),
+            trained_for,
+        )
     for task in tasks.values():
         if task.against is not None and task.against not in tasks:
             raise ValueError(f"task {task.name!r} is against {task.against!r}, not in the grid.")

@@ -84,8 +84,8 @@ class _Made:
                 self._env.close()
             self._env, self._task = setup.envs[cell.task](), cell.task
         if cell != self._cell or self._agent is None:
-            task = setup.tasks[cell.task]
-            self._agent = AgentFactory(task.checkpoint, cell.controller, 1, cell.delay)()
+            checkpoint = setup.tasks[cell.task].checkpoint_of(cell.scheme)
+            self._agent = AgentFactory(checkpoint, cell.controller, 1, cell.delay)()
             self._cell = cell
         return self._env, self._agent
 
@@ -148,7 +148,7 @@ def run_grid(
 
 def digest_of(task: Task, cell: Cell) -> str:
     """Names the settings and the weights: an episode of others is run anew."""
-    manifest = (task.checkpoint / MANIFEST).read_text(encoding="utf-8")
+    manifest = (task.checkpoint_of(cell.scheme) / MANIFEST).read_text(encoding="utf-8")
     settings = json.dumps([task.env, cell.controller, manifest], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 

@@ -52,8 +52,8 @@ def latency_rows(
 def _task_rows(
     task: Task, chosen: Mapping[tuple[str, int], Cell], rounds: int, seed: int
 ) -> list[Row]:
-    policy = load_policy(task.checkpoint)
-    seconds = _interleaved(policy, chosen, observations(task, policy, seed), rounds)
+    windows = observations(task, load_policy(task.checkpoint), seed)
+    seconds = _interleaved(task, chosen, windows, rounds)
     rows = []
     for key in chosen:
         context: dict[str, str | int] = {
@@ -84,16 +84,17 @@ def observations(task: Task, policy: DiffusionPolicy, seed: int) -> list[Obs]:
 
 
 def _interleaved(
-    policy: DiffusionPolicy,
+    task: Task,
     chosen: Mapping[tuple[str, int], Cell],
     windows: Sequence[Obs],
     rounds: int,
 ) -> dict[tuple[str, int], Seconds]:
     """Seconds of each scheme's plans; all take turns, each round in another order."""
     made: dict[tuple[str, int], Controller] = {
-        key: build(cell.controller, policy=policy) for key, cell in chosen.items()
+        key: build(cell.controller, policy=load_policy(task.checkpoint_of(cell.scheme)))
+        for key, cell in chosen.items()
     }
-    spans = {key: cell.exec_horizon / policy.spec.rate_hz for key, cell in chosen.items()}
+    spans = {key: cell.exec_horizon / made[key].spec.rate_hz for key, cell in chosen.items()}
     taken: dict[tuple[str, int], list[float]] = {key: [] for key in made}
     keys = list(made)
     for number in tqdm(range(WARM_UP + rounds), desc="plans", unit="round", disable=None):

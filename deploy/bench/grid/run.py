@@ -53,9 +53,10 @@ def by_cell(cells: Sequence[Cell], episodes: Sequence[Episode]) -> dict[Cell, li
 
 def check_cells(tasks: Mapping[str, Task], cells: Sequence[Cell]) -> None:
     """Build every controller once: what does not fit fails now and not in an hour."""
-    policies = {name: load_policy(task.checkpoint) for name, task in tasks.items()}
-    for cell in cells:
-        policy = policies[cell.task]
+    paths = {cell: tasks[cell.task].checkpoint_of(cell.scheme) for cell in cells}
+    policies = {path: load_policy(path) for path in set(paths.values())}
+    for cell, path in paths.items():
+        policy = policies[path]
         if cell.exec_horizon + cell.delay > policy.horizons.pred:
             raise ValueError(
                 f"{cell.key}: exec horizon and delay together exceed the chunk of "
