@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 from tqdm import tqdm
 
 from data.build import build
@@ -124,8 +125,10 @@ def make_arm(
     level = torch.full((1, 1), 0.5)
     encoder, denoiser = policy.encoder, policy.denoiser
     if isinstance(encoder, ExportedEncoder) and isinstance(denoiser, ExportedDenoiser):
-        bound = tuple(batches[0][key] for key in encoder.keys)
+        bound: tuple[Tensor, ...] = tuple(batches[0][key] for key in encoder.keys)
         encode, denoise = encoder.graph, denoiser.graph
+        if encoder.newest is not None:  # what a tick runs
+            encode, bound = encoder.newest, newest_inputs(policy, encoder, batches[0])
 
         def networks(number: int) -> object:
             return encode(*bound), denoise(x, level, context)
@@ -144,6 +147,17 @@ def of(arm: Arm) -> dict[str, str]:
     """What tells one arm from another; the cores only where they are chosen."""
     pin = {} if arm.cores is None else {"pin": ",".join(map(str, arm.cores))}
     return {"backend": arm.backend, **pin}
+
+
+def newest_inputs(
+    policy: DiffusionPolicy, encoder: ExportedEncoder, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """Inputs of the graph that encodes the newest frames only."""
+    earlier = torch.zeros(1, policy.horizons.obs - 1, sum(encoder.frame_sizes.values()))
+    newest = {
+        k: x[:, -1:].contiguous() if k in encoder.frame_sizes else x for k, x in batch.items()
+    }
+    return earlier, *(newest[key] for key in encoder.keys)
 
 
 def measure(arms: Sequence[Arm], ticks: int) -> None:
