@@ -86,7 +86,12 @@ def write_results(
     results = Results(command, _version(), machine_info(), [int(s) for s in seeds], list(rows))
     content = vars(results) | {"rows": [row.to_dict() for row in rows]}
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    path = Path(path)
+    write_whole(Path(path), text)
+    return results
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` at `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -94,7 +99,6 @@ def write_results(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return results
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

@@ -12,6 +12,7 @@ from deploy.chunk import ActionChunk
 from deploy.clock import Clock, MonotonicClock
 from deploy.controllers.base import Controller
 from deploy.latency import LatencyWindow
+from deploy.placement import Placement, pin_thread
 from deploy.robot_io import RobotIO
 from deploy.safety import SafetyLayer
 from envs.history import ObsHistory
@@ -60,6 +61,7 @@ class RealTimeLoop:
         horizons: Horizons,
         command_rate_hz: float = 50.0,
         clock: Clock | None = None,
+        pin: Placement | None = None,
     ) -> None:
         robot.spec.check_provides(controller.spec, "the policy")
         if command_rate_hz < controller.spec.rate_hz:
@@ -70,6 +72,7 @@ class RealTimeLoop:
         self.robot, self.controller, self.safety = robot, controller, safety
         self.latency = LatencyWindow()
         self._clock = clock or MonotonicClock()
+        self._pin = pin or Placement()
         self._period = 1 / command_rate_hz
         self._tick = 1 / controller.spec.rate_hz
         self._history = ObsHistory(controller.spec, horizons)
@@ -130,6 +133,7 @@ class RealTimeLoop:
         """Planner thread."""
         was_moving = False
         try:
+            pin_thread(self._pin.plan)
             self._restart(seed)
             while not self._stopping.is_set():
                 stamp = self._newest()
@@ -184,6 +188,7 @@ class RealTimeLoop:
         """Command thread."""
         due = self._clock.now()
         try:
+            pin_thread(self._pin.command)
             while not self._stopping.is_set():
                 self._command_once(self._clock.now())
                 due += self._period

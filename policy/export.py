@@ -29,6 +29,7 @@ from policy.backends.base import (
     EncoderGraph,
     ExportedDenoiser,
     ExportedEncoder,
+    FrameGraph,
     Graph,
     Inputs,
     RefineGraph,
@@ -39,7 +40,7 @@ from policy.diffusion_policy import DiffusionPolicy
 from policy.normalizer import ACTION
 
 EXPORTED, ABOUT = "exported", "export.json"
-ENCODER, DENOISER, REFINE = "encoder", "denoiser", "refine"
+ENCODER, FRAMES, DENOISER, REFINE = "encoder", "frames", "denoiser", "refine"
 
 
 TRIALS = 32  # inputs on which an export is checked
@@ -56,6 +57,7 @@ class Export:
     encoder_difference: float
     denoiser_difference: float
     refine_difference: float
+    frames_difference: float | None = None  # no such graph: nothing to re-use
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,15 @@ def load_for_acting(
     place = opened.path / EXPORTED / backend.name
     how = f"write it with `prise export checkpoint={checkpoint} backend={backend.name}`"
     _check_export(place, opened.digests[WEIGHTS], how)
+    frames = [FRAMES] if FrameGraph.helps(policy) else []
     graphs = {
         part: backend.read(place / f"{part}{backend.suffix}", threads)
-        for part in (ENCODER, DENOISER, REFINE)
+        for part in (ENCODER, DENOISER, REFINE, *frames)
     }
     for key in policy.encoder.keys:
         policy.normalizer.leave(key)  # the graph does it
-    policy.encoder = ExportedEncoder(graphs[ENCODER], policy.encoder)  # type: ignore[assignment]  # stands in for it
+    encoder = ExportedEncoder(graphs[ENCODER], policy.encoder, graphs.get(FRAMES))
+    policy.encoder = encoder  # type: ignore[assignment]  # stands in for it
     policy.denoiser = ExportedDenoiser(graphs[DENOISER], graphs[REFINE])
     return policy
 
@@ -155,8 +159,11 @@ def _parts(policy: DiffusionPolicy, draws: Draws) -> dict[str, Part]:
     def same(x: Tensor) -> Tensor:
         return x
 
+    keys = policy.encoder.keys
+    frames = Part(FrameGraph(policy).eval(), ("earlier", *keys), draws.frames, same)
     return {
-        ENCODER: Part(EncoderGraph(policy).eval(), policy.encoder.keys, draws.encoder, same),
+        ENCODER: Part(EncoderGraph(policy).eval(), keys, draws.encoder, same),
+        **({FRAMES: frames} if draws.frames else {}),
         DENOISER: Part(policy.denoiser, ("x", "level", "context"), draws.denoiser, same),
         REFINE: Part(
             RefineGraph(policy).eval(),

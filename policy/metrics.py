@@ -11,9 +11,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-PARTS = ("load", "forward", "backward", "optimizer", "ema", "log", "save", "eval")
+PARTS = ("load", "copy", "forward", "backward", "optimizer", "ema", "log", "save", "eval")
 # What a step costs beside the network: the parts a training loop should keep small.
-OVERHEAD = ("load", "ema", "log")
+OVERHEAD = ("load", "copy", "ema", "log")
 
 
 class StepTimer:

@@ -111,8 +111,10 @@ class TrainLoop:
 
     def _train_step(self, stream: Iterator[Batch]) -> None:
         state, lap = self.state, self.timer.lap
-        batch = send_to_device(next(stream), self.accelerator.device, non_blocking=True)
+        loaded = next(stream)
         lap("load")
+        batch = send_to_device(loaded, self.accelerator.device, non_blocking=True)
+        lap("copy")
         loss = joint_loss(self.model(batch, state.noise), batch["valid"], self.accelerator)
         lap("forward")
         self.accelerator.backward(loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def test_command_measures_torch_and_every_export(tmp_path: Path) -> None:
     jitter = next(row for row in rows if row.name == "tick_jitter")
     assert jitter.n == 20
     assert jitter.value >= 1
+
+
+@pytest.mark.slow
+def test_pinned_engines_are_measured_beside_free_ones(tmp_path: Path) -> None:
+    demos = write_store(tmp_path / "demos.zarr", [20, 20], TINY_SPEC).path
+    checkpoint = save_tiny_checkpoint(tmp_path / "last")
+    before = os.sched_getaffinity(0)
+    core = min(before)
+    arguments = [f"checkpoint={checkpoint}", f"dataset.path={demos}", "ticks=20", f"pin=[{core}]"]
+    assert prise.main(["bench", "acting", *arguments, f"out={tmp_path}"]) == 0
+    rows = [r for r in read_results(tmp_path / "results.json").rows if r.name == "tick_jitter"]
+    assert [row.context.get("pin") for row in rows] == [None, str(core)]
+    assert os.sched_getaffinity(0) == before
 
 
 def test_what_cannot_be_measured_is_explained(

@@ -292,6 +292,8 @@ def test_collect_inspect_train_eval_and_deploy_work_together(tmp_path: Path, hom
     assert "done at step 2" in command("train", "encoder=force", "name=short", *SMALL, *few)
     checkpoint = f"checkpoint={home}/runs/short/last"
     assert "success" in command("eval", checkpoint, "episodes=2", "workers=1", "delay=1")
+    again = ["controller=cold_ddim", "episodes=1", f"out={home}/cold", f"against={home}/eval"]
+    assert "success_difference" in command("eval", checkpoint, *again, "delay=1")
     assert "success" in command("deploy", checkpoint, "robot=sim", "episodes=1")
     rows = json.loads((home / "eval" / "results.json").read_text())["rows"]
     assert {row["name"] for row in rows} == {"success", "outcome", "nfe_per_tick", "tick_ms"}

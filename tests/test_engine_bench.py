@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 import prise
 from data.results import read_results
+from deploy.bench.engine import zero_batch
+from deploy.bench.forward import forward_ms
 from deploy.bench.limits import Cost, Limits, count_cost
 from envs.pry.env import pry_spec
+from tests.tiny_camera import camera_policy
 from tests.tiny_store import write_store
 
 ROUND = Limits(gemm=100.0, conv=50.0, bandwidth=10.0)
@@ -37,6 +40,16 @@ def test_the_backward_pass_is_counted() -> None:
     assert cost.gemm == 3 * 2 * 3 * 5 * 7
 
 
+def test_the_forward_pass_is_divided_among_its_parts() -> None:
+    policy = camera_policy().requires_grad_(True)
+    parts = forward_ms(policy, zero_batch(policy, 4), rounds=3)
+    assert parts.keys() == {"augment", "encode", "denoise", "other", "all"}
+    assert min(parts.values()) > 0
+    shares = sum(value for part, value in parts.items() if part != "all") / parts["all"]
+    assert shares == pytest.approx(1, abs=0.5)  # medians of three
+    assert not policy.encoder._forward_hooks  # none is left behind
+
+
 def test_engine_command_holds_both_networks_against_their_limits(tmp_path: Path) -> None:
     demos = write_store(tmp_path / "demos.zarr", [9, 8], pry_spec(32, ("wrist",))).path
     arguments = ["encoder=force", "denoiser.width=32", "steps=4", "train.log_every=1"]
@@ -50,6 +63,9 @@ def test_engine_command_holds_both_networks_against_their_limits(tmp_path: Path)
     }
     assert {("train_unet", "unet"), ("train_transformer", "transformer")} < ratios.keys()
     assert {("tick", "unet"), ("tick", "transformer")} < ratios.keys()
+    steps = {row.context["part"] for row in rows if row.name == "step_ms"}
+    assert steps == {"load", "copy", "forward", "backward", "optimizer", "ema", "log", "all"}
+    assert "encode" in {row.context["part"] for row in rows if row.name == "forward_ms"}
     # Nothing can be faster than the hardware; a small excess is noise in its measured peak.
     assert all(0 < ratio < 1.3 for ratio in ratios.values()), ratios
     assert (tmp_path / "engine.png").stat().st_size > 1000

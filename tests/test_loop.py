@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from deploy.clock import MonotonicClock
 from deploy.controllers.base import NO_COST
 from deploy.controllers.rti import RTIController
 from deploy.loop import RealTimeLoop
+from deploy.placement import Placement
 from deploy.robot_io import STAND_STILL
 from deploy.safety import SafetyLayer, SafetyLimits
 from deploy.sim_robot import SimRobot
@@ -253,3 +255,27 @@ def test_a_robot_without_what_the_policy_needs_is_refused(robot: ListeningRobot)
         RealTimeLoop(robot, controller, safety(), HORIZONS)
     with pytest.raises(ValueError, match="command_rate_hz"):
         RealTimeLoop(robot, SteadyController(), safety(), HORIZONS, command_rate_hz=5)
+
+
+def test_both_threads_stay_on_their_cores() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    seen: dict[str, set[int]] = {}
+
+    class Watched(ListeningRobot):
+        def observe(self) -> tuple[Obs, float] | None:
+            seen["plan"] = os.sched_getaffinity(0)
+            return super().observe()
+
+        def hold(self) -> None:
+            seen["command"] = os.sched_getaffinity(0)
+            super().hold()
+
+    robot, pin = Watched(), Placement(plan=cores[:1], command=cores[-1:])
+    loop = RealTimeLoop(
+        robot, SteadyController(), SafetyLayer(robot.spec, SafetyLimits()), HORIZONS, pin=pin
+    )
+    loop.start()
+    time.sleep(0.1)
+    loop.stop()
+    assert seen == {"plan": set(cores[:1]), "command": set(cores[-1:])}
+    assert os.sched_getaffinity(0) == set(cores)

@@ -2,13 +2,14 @@
 
 Engines take turns in blocks, so that whatever else the machine does falls on all alike. In its turn
 an engine runs ticks, and then as often its two networks alone, one after the other on inputs that
-lie ready: what is between the two is overhead.
+lie ready: what is between the two is overhead. With `pin`, each engine is there twice: left to the
+kernel, and kept on these cores.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 from tqdm import tqdm
 
 from data.build import build
@@ -29,6 +31,7 @@ from deploy.commands.usage import CONFIGS
 from deploy.controllers.rti import RTIController
 from deploy.controllers.solve import to_batch
 from deploy.garbage import freeze_garbage_collector
+from deploy.placement import pinned
 from policy.allocator import keep_freed_memory
 from policy.backends.base import ExportedDenoiser, ExportedEncoder
 from policy.diffusion_policy import DiffusionPolicy
@@ -44,10 +47,15 @@ Context = Mapping[str, Any]
 
 @dataclass
 class Arm:
-    """An engine: its tick and its networks, each a function of the tick's number; their seconds."""
+    """An engine on its cores: its tick and its networks, each a function of the tick's number.
+
+    Then the seconds that they took.
+    """
 
     tick: Callable[[int], object]
     networks: Callable[[int], object]
+    backend: str = EAGER
+    cores: Sequence[int] | None = None
     ticks_s: list[float] = field(default_factory=list)
     networks_s: list[float] = field(default_factory=list)
 
@@ -63,19 +71,21 @@ def run(config: dict[str, Any]) -> int:
     keep_freed_memory()
     torch.set_num_threads(threads)
     checkpoint = Path(config["checkpoint"])
-    policies = load_engines(checkpoint, config["backends"], threads)
     eager = load_for_acting(checkpoint)
     store = open_zarr(config["dataset"]["path"])
     store.spec.check_provides(eager.spec, f"the policy in {checkpoint}")
     observed = windows(store, eager, WINDOWS)
-    arms = {
-        name: make_arm(policy, config["controller"], observed) for name, policy in policies.items()
-    }
+    arms = []
+    for cores in (None, config["pin"])[: 1 if config["pin"] is None else 2]:
+        with pinned(cores):  # here an engine starts its threads
+            for name, policy in load_engines(checkpoint, config["backends"], threads).items():
+                arms.append(make_arm(policy, config["controller"], observed))
+                arms[-1].backend, arms[-1].cores = name, cores
     freeze_garbage_collector()
     measure(arms, ticks)
     about = {"controller": config["choices"]["controller"], "wire": "bench", "threads": threads}
     about["obs"] = senses(eager.spec)
-    rows = [row for name, arm in arms.items() for row in arm_rows(arm, {**about, "backend": name})]
+    rows = [row for arm in arms for row in arm_rows(arm, {**about, **of(arm)})]
     rows += limit_rows(eager, make_arm(eager, config["controller"], observed), arms, about)
     write_results(Path(config["out"]) / "results.json", "bench acting", rows, [])
     print_table(rows)
@@ -115,8 +125,10 @@ def make_arm(
     level = torch.full((1, 1), 0.5)
     encoder, denoiser = policy.encoder, policy.denoiser
     if isinstance(encoder, ExportedEncoder) and isinstance(denoiser, ExportedDenoiser):
-        bound = tuple(batches[0][key] for key in encoder.keys)
+        bound: tuple[Tensor, ...] = tuple(batches[0][key] for key in encoder.keys)
         encode, denoise = encoder.graph, denoiser.graph
+        if encoder.newest is not None:  # what a tick runs
+            encode, bound = encoder.newest, newest_inputs(policy, encoder, batches[0])
 
         def networks(number: int) -> object:
             return encode(*bound), denoise(x, level, context)
@@ -131,16 +143,34 @@ def make_arm(
     return Arm(tick, torch.inference_mode()(networks))
 
 
-def measure(arms: Mapping[str, Arm], ticks: int) -> None:
+def of(arm: Arm) -> dict[str, str]:
+    """What tells one arm from another; the cores only where they are chosen."""
+    pin = {} if arm.cores is None else {"pin": ",".join(map(str, arm.cores))}
+    return {"backend": arm.backend, **pin}
+
+
+def newest_inputs(
+    policy: DiffusionPolicy, encoder: ExportedEncoder, batch: Mapping[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """Inputs of the graph that encodes the newest frames only."""
+    earlier = torch.zeros(1, policy.horizons.obs - 1, sum(encoder.frame_sizes.values()))
+    newest = {
+        k: x[:, -1:].contiguous() if k in encoder.frame_sizes else x for k, x in batch.items()
+    }
+    return earlier, *(newest[key] for key in encoder.keys)
+
+
+def measure(arms: Sequence[Arm], ticks: int) -> None:
     """Fill the arms with the seconds of `ticks` ticks each, block by block."""
     number = 0
     with tqdm(total=ticks * len(arms), desc="bench acting", unit="tick", disable=None) as bar:
-        while (left := ticks - len(next(iter(arms.values())).ticks_s)) > 0:
+        while (left := ticks - len(arms[0].ticks_s)) > 0:
             count = min(BLOCK, left)
-            for arm in arms.values():
+            for arm in arms:
                 numbers = range(number, number + WARM_UP + count)
-                arm.ticks_s += [_seconds(arm.tick, n) for n in numbers][WARM_UP:]
-                arm.networks_s += [_seconds(arm.networks, n) for n in numbers][WARM_UP:]
+                with pinned(arm.cores):
+                    arm.ticks_s += [_seconds(arm.tick, n) for n in numbers][WARM_UP:]
+                    arm.networks_s += [_seconds(arm.networks, n) for n in numbers][WARM_UP:]
                 bar.update(count)
             number += WARM_UP + count
 
@@ -158,7 +188,7 @@ def arm_rows(arm: Arm, about: Context) -> list[Row]:
 
 
 def limit_rows(
-    policy: DiffusionPolicy, eager: Arm, arms: Mapping[str, Arm], about: Context
+    policy: DiffusionPolicy, eager: Arm, arms: Iterable[Arm], about: Context
 ) -> list[Row]:
     """The roofline of a tick by each engine's median tick."""
     eager.tick(0)  # the first one plans from noise
@@ -169,9 +199,9 @@ def limit_rows(
         Row(
             "limit_ratio",
             least_ms / (1000 * float(np.median(arm.ticks_s))),
-            context={**shared, "backend": name},
+            context={**shared, **of(arm)},
         )
-        for name, arm in arms.items()
+        for arm in arms
     ]
 
 

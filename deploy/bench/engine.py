@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.dataset import Batch
 from data.formats.zarr_store import open_zarr
 from data.results import Row, print_table, write_results
 from data.spec import DataSpec, Horizons
 from deploy.bench.engine_plot import draw
+from deploy.bench.forward import forward_ms
 from deploy.bench.limits import Cost, Limits, count_cost, measure_limits
 from deploy.bench.tick import windows
 from deploy.bench.train_step import logged_steps, step_rows
@@ -41,6 +43,7 @@ DENOISERS = {"transformer": "transformer", "unet": "unet1d"}  # in the rows: in 
 # AdamW reads four arrays and writes three, the average reads two and writes one.
 TOUCHES = 3 + 2 + 7 + 3
 SECONDS_EACH = 1.0
+FORWARDS = 10
 
 LOG = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ def _measure(
     step_ms = rows[0].value
     return [
         *rows,
+        *_forward_rows(policy, batched),
         *_parts(policy, limits, settings.batch_size, batched),
         _ratio(
             f"train_{denoiser}", step_cost(policy, settings.batch_size), step_ms, limits, batched
@@ -96,17 +100,22 @@ def _measure(
 
 def step_cost(policy: DiffusionPolicy, batch_size: int) -> Cost:
     """What one step has to compute, and the parameters that it has to touch."""
-    batch = {
-        "obs": zero_windows(policy.spec, policy.horizons, batch_size),
-        "action": torch.zeros(batch_size, policy.horizons.pred, policy.spec.action.dim),
-        "valid": torch.ones(batch_size, policy.horizons.pred, dtype=torch.bool),
-    }
+    batch = zero_batch(policy, batch_size)
     policy.train()
     cost = count_cost(
         lambda: torch.autograd.backward(policy.loss(batch)), policy.parameters(), TOUCHES
     )
     policy.zero_grad(set_to_none=True)
     return cost
+
+
+def zero_batch(policy: DiffusionPolicy, batch_size: int) -> Batch:
+    """A batch of zeros, all of it valid."""
+    return {
+        "obs": zero_windows(policy.spec, policy.horizons, batch_size),
+        "action": torch.zeros(batch_size, policy.horizons.pred, policy.spec.action.dim),
+        "valid": torch.ones(batch_size, policy.horizons.pred, dtype=torch.bool),
+    }
 
 
 def zero_windows(spec: DataSpec, horizons: Horizons, batch_size: int) -> dict[str, Tensor]:
@@ -119,6 +128,15 @@ def zero_windows(spec: DataSpec, horizons: Horizons, batch_size: int) -> dict[st
         key: torch.from_numpy(np.zeros((batch_size, lengths[key], *obs.shape), obs.dtype))
         for key, obs in spec.obs.items()
     }
+
+
+def _forward_rows(policy: DiffusionPolicy, about: Context) -> list[Row]:
+    """The step's "forward" in parts, measured after the training on a batch of zeros."""
+    parts = forward_ms(policy, zero_batch(policy, about["batch_size"]), FORWARDS)
+    return [
+        Row("forward_ms", value, n=FORWARDS, unit="ms", context={**about, "part": part})
+        for part, value in parts.items()
+    ]
 
 
 def _parts(policy: DiffusionPolicy, limits: Limits, batch_size: int, about: Context) -> list[Row]:

@@ -24,6 +24,7 @@ from deploy.commands.simulation import (
 )
 from deploy.garbage import freeze_garbage_collector
 from deploy.loop import LoopStats, RealTimeLoop
+from deploy.placement import Placement, pinned
 from deploy.safety import SafetyLayer, SafetyLimits
 from deploy.sim_robot import SimRobot
 from envs.evaluate import ending
@@ -35,10 +36,11 @@ LOOK_EVERY = 0.02  # [s] for the end of the episode
 
 @dataclass(frozen=True)
 class SimSettings:
-    """`configs/robot/sim.yaml`: rate of the command loop, limits, threads of the planner."""
+    """`configs/robot/sim.yaml`: rate of the command loop, limits, threads and their cores."""
 
     command_rate_hz: float = 50.0
     torch_threads: int = 1
+    pin: Placement = field(default_factory=Placement)
     safety: SafetyLimits = field(default_factory=SafetyLimits)
 
 
@@ -58,9 +60,11 @@ def run(config: dict[str, Any]) -> int:
     settings: SimSettings = build(config["robot"])
     checkpoint = Path(config["checkpoint"])
     spec, horizons = (policy := load_policy(checkpoint)).spec, policy.horizons
-    controller = AgentFactory(
+    agent = AgentFactory(
         checkpoint, config["controller"], settings.torch_threads, backend=config["backend"]
-    )().controller
+    )
+    with pinned(settings.pin.plan):
+        controller = agent().controller
     env = matching_env(config["env"], spec)()
     clock = MonotonicClock()
     robot = SimRobot(env, clock)
@@ -69,7 +73,8 @@ def run(config: dict[str, Any]) -> int:
     runs = []
     for seed in tqdm(seeds, unit="episode", desc="deploy"):
         safety = SafetyLayer(robot.spec, settings.safety)
-        loop = RealTimeLoop(robot, controller, safety, horizons, settings.command_rate_hz, clock)
+        rate = settings.command_rate_hz
+        loop = RealTimeLoop(robot, controller, safety, horizons, rate, clock, settings.pin)
         runs.append(_episode(env, robot, loop, seed))
     robot.close()
     rows = _rows(runs, {"task": spec.task, "obs": senses(spec), **_about(config)})

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.spec import Obs
 from policy.diffusion_policy import DiffusionPolicy
-from policy.encoders.obs_encoder import ObsEncoder
-from policy.encoders.vision import CameraEncoder
+from policy.encoders.vision import camera_encoders
 
 Frame = NDArray[np.uint8]
 
@@ -33,13 +32,13 @@ class FrameCache:
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         self._policy = policy
-        self._cameras = _cameras(policy)
+        self._cameras = camera_encoders(policy.encoder)
         self.reset()
 
     @staticmethod
     def helps(policy: DiffusionPolicy) -> bool:
         """True where windows overlap: more than one frame of a camera that is encoded by frame."""
-        return policy.horizons.obs > 1 and bool(_cameras(policy))
+        return policy.horizons.obs > 1 and bool(camera_encoders(policy.encoder))
 
     def reset(self) -> None:
         """Forget all frames."""
@@ -70,13 +69,3 @@ class FrameCache:
             now.append(known)
         self._known[key] = now
         return torch.cat([token for _, token in now], 1)
-
-
-def _cameras(policy: DiffusionPolicy) -> dict[str, CameraEncoder]:
-    """Encoders that work frame by frame; an exported encoder is one graph for all."""
-    encoder: nn.Module = policy.encoder
-    if not isinstance(encoder, ObsEncoder):
-        return {}
-    return {
-        key: module for key, module in encoder.encoders.items() if isinstance(module, CameraEncoder)
-    }

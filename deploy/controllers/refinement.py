@@ -10,7 +10,7 @@ from torch import Generator
 
 from data.spec import Obs
 from deploy.chunk import ActionChunk
-from deploy.controllers.solve import Plan, empty_obs
+from deploy.controllers.solve import Frames, Plan, empty_obs
 from policy.backends.base import ExportedDenoiser, ExportedEncoder
 from policy.diffusion_policy import DiffusionPolicy
 from policy.samplers.base import level_list
@@ -26,14 +26,21 @@ class Refinement:
     The graphs are bound to these tensors, which stay where they are from tick to tick.
     """
 
-    def __init__(self, policy: DiffusionPolicy, start_level: float, warm_start: WarmStart) -> None:
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        start_level: float,
+        warm_start: WarmStart,
+        frames: Frames | None = None,
+    ) -> None:
+        """With `frames` only those are encoded that it does not know yet."""
         encoder, denoiser = policy.encoder, policy.denoiser
         assert isinstance(encoder, ExportedEncoder)
         assert isinstance(denoiser, ExportedDenoiser)
-        self._encode, self._refine = encoder.graph, denoiser.refine
-        obs = empty_obs(policy.spec, policy.horizons)
-        self._views = {key: x.numpy()[0] for key, x in obs.items()}
-        self._inputs = tuple(obs[key] for key in encoder.keys)
+        self._frames, self._encode, self._refine = frames, encoder.graph, denoiser.refine
+        self._batch = empty_obs(policy.spec, policy.horizons)
+        self._views = {key: x.numpy()[0] for key, x in self._batch.items()}
+        self._inputs = tuple(self._batch[key] for key in encoder.keys)
         level = level_list(1, start_level, schedule=policy.schedule)[0].item()
         signal, sigma = warm_start.factors(level, policy.schedule)
         self._prior = torch.zeros(1, policy.horizons.pred, policy.spec.action.dim)
@@ -47,9 +54,12 @@ class Refinement:
     def __call__(self, obs: Obs, last: ActionChunk, stamp: float, generator: Generator) -> Plan:
         """The plan from `stamp` on; its actions are only good until the next call."""
         started = time.perf_counter()
-        for key, view in self._views.items():
-            np.copyto(view, obs[key])
-        context = self._encode(*self._inputs)
+        if self._frames is not None:
+            context = self._frames.encode(obs, self._batch)
+        else:
+            for key, view in self._views.items():
+                np.copyto(view, obs[key])
+            context = self._encode(*self._inputs)
         encoded = time.perf_counter()
         np.copyto(self._prior_view, last.actions_from(stamp), casting="same_kind")
         if self._is_noisy:

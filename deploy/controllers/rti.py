@@ -10,7 +10,7 @@ import torch
 from data.spec import DataSpec, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import NO_COST, check_exec_horizon
-from deploy.controllers.frame_cache import FrameCache
+from deploy.controllers.exported_frames import remembered_frames
 from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
 from policy.backends.base import ExportedDenoiser
@@ -62,11 +62,13 @@ class RTIController:
         }
         self._device = device_of(policy)
         self._generator = torch.Generator(self._device)
-        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
+        self._frames = remembered_frames(policy)
         # The last step of a solve gives x0, whatever the sampler makes of x.
         is_exported = isinstance(policy.denoiser, ExportedDenoiser)
         self._refine = (
-            Refinement(policy, start_level, warm_start) if is_exported and nfe == 1 else None
+            Refinement(policy, start_level, warm_start, self._frames)
+            if is_exported and nfe == 1
+            else None
         )
         self.reset()
 

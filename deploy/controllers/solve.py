@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,8 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.spec import DataSpec, Horizons, Obs
-from deploy.controllers.frame_cache import FrameCache
 from policy.diffusion_policy import DiffusionPolicy
+
+
+class Frames(Protocol):
+    """An encoder that remembers what it has encoded."""
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        ...
+
+    def encode(self, obs: Obs, batch: Mapping[str, Tensor]) -> Tensor:
+        """Context (1, N, D) of the windows `obs`, which `batch` holds as tensors."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +69,7 @@ def solve(
     obs: Obs,
     generator: torch.Generator,
     begin: Mapping[str, Any],
-    frames: FrameCache | None = None,
+    frames: Frames | None = None,
 ) -> Plan:
     """Encode once, then denoise to the end; `begin` goes to `DiffusionPolicy.begin`.
 

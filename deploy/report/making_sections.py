@@ -72,7 +72,7 @@ def _place(name: str) -> int:
     return list(OBS).index(name) if name in OBS else len(OBS)
 
 
-STEP_PARTS = ("load", "forward", "backward", "optimizer", "ema", "log")
+STEP_PARTS = ("load", "copy", "forward", "backward", "optimizer", "ema", "log")
 
 
 def _shares(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str | float]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from data.build import build
 from deploy.garbage import freeze_garbage_collector
+from deploy.placement import pinned
 from deploy.ros2.settings import PolicyNodeSettings, SimNodeSettings
 from deploy.ros2.wire import ros_context, take_realtime_priority
 
@@ -61,9 +62,11 @@ def _run_policy_node(config: Mapping[str, Any], settings: PolicyNodeSettings) ->
         raise ValueError("robot=ros2 needs a policy; give checkpoint=PATH.")
     checkpoint = Path(config["checkpoint"])
     # The agent comes warmed up; its controller is all that is needed here.
-    agent = AgentFactory(
+    make_agent = AgentFactory(
         checkpoint, config["controller"], settings.torch_threads, backend=config.get("backend", {})
-    )()
+    )
+    with pinned(settings.pin.plan):
+        agent = make_agent()
     take_realtime_priority(settings.realtime_priority)
     with ros_context() as context, stop_signals() as stop:
         node = PolicyNode(

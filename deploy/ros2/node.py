@@ -140,6 +140,7 @@ class PolicyNode(Node):
             self._safety,
             self._horizons,
             command_rate_hz=self._settings.command_rate_hz,
+            pin=self._settings.pin,
         )
         self._safety.enable(True)
         loop.start(seed=self._runs)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from data.spec import DataSpec, SpecError
+from deploy.placement import Placement
 from deploy.safety import SafetyLimits
 
 
@@ -60,6 +61,7 @@ class PolicyNodeSettings:
     command_rate_hz: float = 50.0
     world_frame: str = "world"
     torch_threads: int = 1
+    pin: Placement = field(default_factory=Placement)
     realtime_priority: int = 10
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from policy.diffusion_policy import DiffusionPolicy
 from policy.encoders.obs_encoder import ObsEncoder
+from policy.encoders.vision import camera_encoders
 from policy.normalizer import ACTION
 
 Inputs = tuple[Tensor, ...]
@@ -57,6 +59,61 @@ class EncoderGraph(nn.Module):
         return self.policy.encode(dict(zip(self.policy.encoder.keys, inputs, strict=True)))
 
 
+class FrameGraph(nn.Module):
+    """Encoder for who remembers: tokens of earlier camera frames in, only the newest encoded.
+
+        earlier tokens (1, To - 1, T) --------------------+
+        newest frames (1, 1, H, W, C) --encoders--> tokens +--fusion--> context
+        other windows -----------------encoders--> tokens +
+
+    A row of T numbers is a frame's tokens of all cameras, one camera after the other. The output is
+    the context and, behind it, the row of the newest frame: engines have one output.
+    """
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+        self.sizes = frame_sizes(policy.encoder)
+
+    @staticmethod
+    def helps(policy: DiffusionPolicy) -> bool:
+        """True where windows overlap: more than one frame of a camera that is encoded by frame."""
+        return policy.horizons.obs > 1 and bool(frame_sizes(policy.encoder))
+
+    def forward(self, earlier: Tensor, *inputs: Tensor) -> Tensor:
+        """(1, N * D + T) of observations in physical units, in the order of the keys."""
+        encoder, normalizer = self.policy.encoder, self.policy.normalizer
+        cameras = camera_encoders(encoder)
+        rows = torch.split(earlier, list(self.sizes.values()), -1)
+        known = dict(zip(cameras, rows, strict=True))
+        tokens, newest = {}, []
+        for key, x in zip(encoder.keys, inputs, strict=True):
+            normalized = normalizer.normalize(key, x)
+            if key not in cameras:
+                tokens[key] = encoder.encoders[key](normalized)
+                continue
+            token = cameras[key].frames(normalized)  # (1, n, dim)
+            before = known[key].reshape(1, -1, token.shape[-1])
+            tokens[key] = torch.cat([before, token], 1)  # (1, To * n, dim)
+            newest.append(token.flatten(1))
+        context: Tensor = encoder.fusion(tokens)
+        return torch.cat([context.flatten(1), *newest], 1)
+
+    def tokens(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Rows (1, F, T) of the F frames of a window in physical units."""
+        rows = [
+            camera.frames(self.policy.normalizer.normalize(key, obs[key])).flatten(1)
+            for key, camera in camera_encoders(self.policy.encoder).items()
+        ]
+        return torch.cat(rows, 1)[None]
+
+
+def frame_sizes(encoder: nn.Module) -> dict[str, int]:
+    """How many numbers the tokens of a frame are, for each camera that is encoded by frame."""
+    cameras = camera_encoders(encoder)
+    return {key: camera.head.num_tokens * camera.dim for key, camera in cameras.items()}
+
+
 class RefineGraph(nn.Module):
     """A warm start and its only evaluation: the second half of a real-time-iteration tick.
 
@@ -97,11 +154,15 @@ class RefineGraph(nn.Module):
 
 
 class ExportedEncoder(nn.Module):
-    """Stands in for an `ObsEncoder` and for the normaliser of what it looks at."""
+    """Stands in for an `ObsEncoder` and for the normaliser of what it looks at.
 
-    def __init__(self, graph: Graph, encoder: ObsEncoder) -> None:
+    `newest` is the graph of a `FrameGraph`, for who remembers tokens; None where it does not help.
+    """
+
+    def __init__(self, graph: Graph, encoder: ObsEncoder, newest: Graph | None = None) -> None:
         super().__init__()
-        self.graph, self.keys = graph, encoder.keys
+        self.graph, self.keys, self.newest = graph, encoder.keys, newest
+        self.frame_sizes = frame_sizes(encoder)
         self.num_tokens, self.dim, self.context_dim = (
             encoder.num_tokens,
             encoder.dim,

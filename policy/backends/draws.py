@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from data.dataset import WindowDataset
 from data.formats.zarr_store import DemoStore
-from policy.backends.base import Inputs
+from policy.backends.base import FrameGraph, Inputs
 from policy.diffusion_policy import DiffusionPolicy
 from policy.normalizer import ACTION
 
@@ -20,9 +20,10 @@ Obs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Draws:
-    """Inputs of the three graphs, one entry a draw, each with a batch of 1."""
+    """Inputs of each graph, one entry a draw with a batch of 1; `frames` empty without it."""
 
     encoder: Sequence[Inputs]
+    frames: Sequence[Inputs]
     denoiser: Sequence[Inputs]
     refine: Sequence[Inputs]
 
@@ -67,7 +68,8 @@ def _draws(
 ) -> Draws:
     """The graphs' inputs for observations and chunks, both in physical units."""
     schedule, grid = policy.schedule, policy.schedule.num_levels
-    encoder, denoiser, refine = [], [], []
+    encoder, frames, denoiser, refine = [], [], [], []
+    graph = FrameGraph(policy) if FrameGraph.helps(policy) else None
     for (obs, chunk), drawn in zip(pairs, levels, strict=True):
         level = ((drawn * grid).ceil().clamp(min=1) / grid).reshape(1, 1)
         signal, sigma = schedule.alpha(level)[..., None], schedule.sigma(level)[..., None]
@@ -75,9 +77,13 @@ def _draws(
         context = policy.encode(obs)
         x = signal * policy.normalizer.normalize(ACTION, chunk) + sigma * noise
         encoder.append(tuple(obs[key] for key in policy.encoder.keys))
+        if graph is not None:
+            newest = {key: x[:, -1:] if key in graph.sizes else x for key, x in obs.items()}
+            earlier = graph.tokens(obs)[:, :-1]
+            frames.append((earlier, *(newest[key] for key in policy.encoder.keys)))
         denoiser.append((x, level, context))
         refine.append((chunk, noise, level, signal, sigma, context))
-    return Draws(encoder, denoiser, refine)
+    return Draws(encoder, frames, denoiser, refine)
 
 
 def _random_obs(policy: DiffusionPolicy, generator: Generator) -> Obs:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.spec import Horizons, ObsSpec
+from policy.encoders.obs_encoder import ObsEncoder
 
 Pool = Literal["spatial_softmax", "tokens"]
 
@@ -110,6 +111,15 @@ class CameraEncoder(nn.Module):
         )
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         return torch.stack([x.flatten(), y.flatten()], 1)
+
+
+def camera_encoders(encoder: nn.Module) -> dict[str, CameraEncoder]:
+    """Encoders of `encoder` that work frame by frame; an exported one is a graph for all keys."""
+    if not isinstance(encoder, ObsEncoder):
+        return {}
+    return {
+        key: module for key, module in encoder.encoders.items() if isinstance(module, CameraEncoder)
+    }
 
 
 class SmallResNet(CameraEncoder):
