@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -83,21 +84,36 @@ class ChunkCache:
             return
         # Slots that this call needs carry the newest clock, so they sort last.
         slots = np.argsort(self._last_use, kind="stable")[: len(missing)]
-        for chunk, slot in zip(missing.tolist(), slots.tolist(), strict=True):
-            self._fill(chunk, slot)
-        self.misses += len(missing)
+        # A read that fails must leave no chunk that claims to be here.
+        old = self._chunk_in[slots]
+        self._slot_of[old[old >= 0]] = -1
+        self._chunk_in[slots] = -1
+        for chunk, slot in self._filled(missing.tolist(), slots.tolist()):
+            self._slot_of[chunk], self._chunk_in[slot] = slot, chunk
+            self._last_use[slot] = self._clock
+            self.misses += 1
+
+    def _filled(self, chunks: list[int], slots: list[int]) -> Iterator[tuple[int, int]]:
+        """Chunk and slot of each chunk as it is there; several are under way if that pays off."""
+        readers = min(self._store.folder.readers, len(chunks))
+        if readers == 1:
+            for chunk, slot in zip(chunks, slots, strict=True):
+                self._fill(chunk, slot)
+                yield chunk, slot
+            return
+        with ThreadPoolExecutor(readers) as pool:
+            try:
+                done = pool.map(self._fill, chunks, slots)
+                for chunk, slot, _ in zip(chunks, slots, done, strict=True):
+                    yield chunk, slot
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _fill(self, chunk: int, slot: int) -> None:
-        if (old := self._chunk_in[slot]) >= 0:
-            self._slot_of[old] = -1
-        # A read that fails must leave no chunk that claims to be here.
-        self._chunk_in[slot] = -1
         start = chunk * self._rows
         stop = min(start + self._rows, self._store.num_steps)
         place = slot * self._rows
         self._data[place : place + stop - start] = self._store.read(self._key, start, stop)
-        self._slot_of[chunk], self._chunk_in[slot] = slot, chunk
-        self._last_use[slot] = self._clock
 
 
 def chunks_per_episode(store: DemoStore, key: str) -> Index:
@@ -125,7 +141,7 @@ def plan_slots(store: DemoStore, keys: Sequence[str], cache_bytes: int) -> dict[
     if not fits(1):
         needed = sum(n * size[k] for k, n in slots(1).items())
         raise ValueError(
-            f"cache_bytes is {cache_bytes}, one episode of {store.path} needs {needed}; raise it."
+            f"cache_bytes is {cache_bytes}, one episode of {store.folder} needs {needed}; raise it."
         )
     low, high = 1, store.num_episodes + 1  # fits(low) holds, high is out of range or too much
     while high - low > 1:

@@ -56,7 +56,7 @@ class WindowDataset(Dataset[Batch]):
         end_weight: int = 1,
     ) -> None:
         if not store.num_episodes:
-            raise DatasetError(f"{store.path} has no episodes yet; collect some.")
+            raise DatasetError(f"{store.folder} has no episodes yet; collect some.")
         self.store, self.horizons = store, horizons
         self.spec = store.spec if keys is None else store.spec.select(keys)
         self._index = WindowIndex(store.episode_ends, horizons)
@@ -67,7 +67,7 @@ class WindowDataset(Dataset[Batch]):
         if labelled_only:
             self._ticks = np.flatnonzero(store.read(VALID, 0, store.num_steps))
             if not len(self._ticks):
-                raise DatasetError(f"{store.path} has no valid action; nothing can be learnt.")
+                raise DatasetError(f"{store.folder} has no valid action; nothing can be learnt.")
         ends = store.episode_ends[np.searchsorted(store.episode_ends, self._ticks, side="right")]
         self._ticks = self._ticks.repeat(np.where(ends - self._ticks <= end_ticks, end_weight, 1))
 

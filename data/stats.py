@@ -45,7 +45,9 @@ def dataset_stats(store: DemoStore, keys: Iterable[str] | None = None) -> dict[s
         keys = [key for key, spec in store.spec.obs.items() if spec.modality != "image"]
     names = dict.fromkeys([*keys, ACTION])
     if unknown := [key for key in names if key not in store.spec.obs and key != ACTION]:
-        raise DatasetError(f"{store.path} has no keys {unknown}; it has {sorted(store.spec.obs)}.")
+        raise DatasetError(
+            f"{store.folder} has no keys {unknown}; it has {sorted(store.spec.obs)}."
+        )
     return {key: _key_stats(store, key) for key in names}
 
 
@@ -71,7 +73,7 @@ def _key_stats(store: DemoStore, key: str) -> Stats:
         stream = stream or _Stream(piece.shape[1:])
         stream.add(piece.astype(np.float64))
     if stream is None:
-        raise DatasetError(f"{store.path}: {key!r} has no (valid) rows; collect demonstrations.")
+        raise DatasetError(f"{store.folder}: {key!r} has no (valid) rows; collect demonstrations.")
     return stream.stats()
 
 
