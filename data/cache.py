@@ -150,6 +150,12 @@ def plan_slots(store: DemoStore, keys: Sequence[str], cache_bytes: int) -> dict[
     return slots(low)
 
 
+def whole_bytes(store: DemoStore, keys: Sequence[str]) -> int:
+    """What a cache of everything takes."""
+    chunks = {key: -(-store.num_steps // store.chunk_rows(key)) for key in keys}
+    return sum(count * _chunk_bytes(store, key) for key, count in chunks.items())
+
+
 def _chunk_bytes(store: DemoStore, key: str) -> int:
     shape, dtype = columns(store.spec)[key]
     return int(store.chunk_rows(key) * np.prod(shape, dtype=np.int64) * dtype.itemsize)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from data.cache import ChunkCache, Index, chunks_per_episode, plan_slots
 from data.formats.layout import ACTION, VALID
 from data.formats.zarr_store import DatasetError, DemoStore
-from data.sampler import BlockShuffleSampler, EpisodeWindows
+from data.sampler import BlockShuffleSampler, EpisodeWindows, EpochSampler
 from data.spec import Horizons
 from data.windows import WindowIndex
 
@@ -74,6 +74,9 @@ class WindowDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._ticks)
 
+    def __str__(self) -> str:
+        return str(self.store.folder)
+
     @property
     def cache_nbytes(self) -> int:
         """Most bytes that decoded chunks can take."""
@@ -102,6 +105,10 @@ class WindowDataset(Dataset[Batch]):
         action = torch.from_numpy(self._caches[ACTION].take(rows))
         valid = torch.from_numpy(self._caches[VALID].take(rows))
         return {"obs": obs, "action": action, "valid": valid}
+
+    def sampler(self, seed: int) -> EpochSampler:
+        """In which order to train on the windows."""
+        return BlockShuffleSampler(self, seed)
 
     def episode_windows(self) -> EpisodeWindows:
         """Windows of each episode and what it takes of the caches, for the sampler."""

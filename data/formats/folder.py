@@ -109,6 +109,8 @@ def folder_at(path: str | os.PathLike[str], storage_options: Options | None = No
             those in the environment.
     """
     text = os.fspath(path)
+    if storage_options is not None and not isinstance(storage_options, Mapping):
+        raise DatasetError(f"storage_options must be {{name: value}}, got {storage_options!r}.")
     if is_url(text):
         from data.formats.remote import RemoteFolder  # fsspec: not needed for local paths
 

@@ -68,13 +68,18 @@ def _create_array(
     )
 
 
+def read_errors(folder: Folder) -> tuple[type[BaseException], ...]:
+    """What zarr, its codecs and the folder's backend raise."""
+    return (*READ_ERRORS, *folder.errors)
+
+
 def open_group(folder: Folder, mode: Any) -> zarr.Group:
     """The store's root; DatasetError if there is none or it is not one of ours."""
     folder.check()
     try:
         group = zarr.open_group(folder.zarr_store(), mode=mode, zarr_format=3)
         found = group.attrs.get("format")
-    except (*READ_ERRORS, *folder.errors) as error:
+    except read_errors(folder) as error:
         raise DatasetError(
             f"{folder} holds no Prise demonstrations ({one_line(error)}); "
             "give a folder that `prise collect` wrote."
@@ -108,7 +113,7 @@ def open_array(folder: Folder, group: zarr.Group, name: str) -> zarr.Array[Any]:
     """One array of the store."""
     try:
         array = group[name]
-    except (*READ_ERRORS, *folder.errors) as error:
+    except read_errors(folder) as error:
         why = folder.advice(error)
         damaged = f"is missing or damaged ({one_line(error)}); collect or copy it again."
         raise DatasetError(f"{folder}/{name}{f': {why}' if why else f' {damaged}'}") from error
@@ -140,7 +145,7 @@ def check_rows(folder: Folder, name: str, array: zarr.Array[Any], wanted: int) -
         )
     try:
         files = folder.files(name)
-    except (OSError, *folder.errors) as error:
+    except read_errors(folder) as error:
         why = folder.advice(error) or one_line(error)
         raise DatasetError(f"{folder}/{name}: {why}") from error
     if files is None:
@@ -157,7 +162,7 @@ def read_rows(
     """Rows [start, stop), with a damaged chunk as DatasetError."""
     try:
         return np.asarray(array[start:stop])
-    except (*READ_ERRORS, *folder.errors) as error:
+    except read_errors(folder) as error:
         why = folder.advice(error)
         damaged = f"are damaged ({one_line(error)}); copy the store again."
         rows = f"rows {start}:{stop}{f': {why}' if why else f' {damaged}'}"

@@ -65,6 +65,10 @@ class RemoteFolder:
         return tuple(getattr(module, kind) for module, kinds in loaded if module for kind in kinds)
 
     @property
+    def _any_error(self) -> tuple[type[BaseException], ...]:
+        return (OSError, ValueError, TypeError, ImportError, *self.errors)
+
+    @property
     def identity(self) -> str:
         """The URL as it is shown."""
         return str(self)
@@ -76,7 +80,7 @@ class RemoteFolder:
             return fsspec.url_to_fs(self.url, **self._options)  # type: ignore[no-any-return]
         except ImportError as error:
             raise DatasetError(f"{self} needs a package: {self._install(error)}") from error
-        except (ValueError, TypeError, OSError, *self.errors) as error:
+        except self._any_error as error:
             raise DatasetError(f"{self} cannot be opened: {_said(error)}.") from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,8 +116,8 @@ class RemoteFolder:
                 f"{self} does not exist: no zarr.json there ({_said(error)}); check bucket and "
                 "path, or collect demonstrations into a folder and upload it."
             ) from error
-        except (OSError, ValueError, ImportError, *self.errors) as error:
-            raise DatasetError(f"{self}: {self.advice(error)}") from error
+        except self._any_error as error:
+            raise DatasetError(f"{self}: {self.advice(error) or _said(error)}") from error
 
     def zarr_store(self) -> FsspecStore:
         """A zarr store in which a file that is not there is an error, never zeros."""

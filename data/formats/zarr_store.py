@@ -20,10 +20,11 @@ collected. Chunk files lie flat in one folder a key instead of one folder a dime
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,6 +103,24 @@ class DemoStore:
     def episode_starts(self) -> NDArray[np.int64]:
         """First row of each episode."""
         return np.concatenate([np.zeros(1, np.int64), self.episode_ends])[: self.num_episodes]
+
+    def renamed(self, names: Mapping[str, str]) -> DemoStore:
+        """The same store with other observation keys: {key here: key there}."""
+        if unknown := sorted(names.keys() - self.spec.obs.keys()):
+            raise DatasetError(
+                f"{self.folder} has no observation {', '.join(unknown)} to rename; it has "
+                f"{sorted(self.spec.obs)}."
+            )
+        keys = [names.get(key, key) for key in self.spec.obs]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise DatasetError(
+                f"{self.folder} would have {', '.join(twice)} twice; rename that one as well."
+            )
+        view = copy.copy(self)
+        view.spec = replace(self.spec, obs=dict(zip(keys, self.spec.obs.values(), strict=True)))
+        view._arrays = {names.get(key, key): array for key, array in self._arrays.items()}
+        layout.columns(view.spec)  # refuses the names of the store's own columns
+        return view
 
     def chunk_rows(self, key: str) -> int:
         """Rows of `key` that are stored, and decoded, together."""

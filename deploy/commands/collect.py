@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from data.build import build
@@ -11,7 +10,9 @@ from envs.collect import collect
 
 def run(config: dict[str, Any]) -> int:
     """Collect until the dataset holds `episodes`; prints what was done."""
-    path = Path(config["dataset"]["path"])
+    path = config["dataset"]["path"]
+    if config["dataset"]["mix"]:
+        raise ValueError("dataset.mix is for `prise train`; collect into one dataset.path.")
     summary = collect(
         build(config["env"]),
         build(config["expert"]),
