@@ -128,32 +128,31 @@ def plan_slots(store: DemoStore, keys: Sequence[str], cache_bytes: int) -> dict[
 
     Sharing by episodes and not by bytes matters: a chunk of a small key spans many episodes.
     """
-    touched = {key: float(chunks_per_episode(store, key).mean()) for key in keys}
-    total = {key: -(-store.num_steps // store.chunk_rows(key)) for key in keys}
-    size = {key: _chunk_bytes(store, key) for key in keys}
-
-    def slots(episodes: int) -> dict[str, int]:
-        return {k: min(total[k], max(1, int(np.ceil(episodes * touched[k])))) for k in keys}
-
-    def fits(episodes: int) -> bool:
-        return sum(n * size[k] for k, n in slots(episodes).items()) <= cache_bytes
-
-    if not fits(1):
-        needed = sum(n * size[k] for k, n in slots(1).items())
+    if (needed := cache_needed(store, keys, 1)) > cache_bytes:
         raise ValueError(
             f"cache_bytes is {cache_bytes}, one episode of {store.folder} needs {needed}; raise it."
         )
-    low, high = 1, store.num_episodes + 1  # fits(low) holds, high is out of range or too much
+    low, high = 1, store.num_episodes + 1  # low fits, high is out of range or too much
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return slots(low)
+        fits = cache_needed(store, keys, middle) <= cache_bytes
+        low, high = (middle, high) if fits else (low, middle)
+    return _slots(store, keys, low)
 
 
-def whole_bytes(store: DemoStore, keys: Sequence[str]) -> int:
-    """What a cache of everything takes."""
-    chunks = {key: -(-store.num_steps // store.chunk_rows(key)) for key in keys}
-    return sum(count * _chunk_bytes(store, key) for key, count in chunks.items())
+def cache_needed(store: DemoStore, keys: Sequence[str], episodes: int) -> int:
+    """Bytes of a cache that holds so many average episodes."""
+    slots = _slots(store, keys, episodes)
+    return sum(count * _chunk_bytes(store, key) for key, count in slots.items())
+
+
+def _slots(store: DemoStore, keys: Sequence[str], episodes: int) -> dict[str, int]:
+    slots = {}
+    for key in keys:
+        total = -(-store.num_steps // store.chunk_rows(key))
+        touched = float(chunks_per_episode(store, key).mean())
+        slots[key] = min(total, max(1, int(np.ceil(episodes * touched))))
+    return slots
 
 
 def _chunk_bytes(store: DemoStore, key: str) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.cache import Index, whole_bytes
+from data.cache import Index, cache_needed
 from data.dataset import Batch, WindowDataset
 from data.formats.layout import ACTION, VALID
 from data.formats.zarr_store import DatasetError, DemoStore, open_zarr
@@ -125,8 +125,10 @@ class Mixture:
         self.check(keys)
         if len(self.stores) == 1:
             return WindowDataset(self.stores[0], horizons, keys, cache_bytes, **options)
-        needs = [whole_bytes(store, [*keys, ACTION, VALID]) for store in self.stores]
-        shares = cache_shares(needs, self.weights, cache_bytes)
+        read = [*keys, ACTION, VALID]
+        least = [cache_needed(store, read, 1) for store in self.stores]
+        most = [cache_needed(store, read, store.num_episodes) for store in self.stores]
+        shares = cache_shares(least, most, self.weights, cache_bytes)
         parts = [
             WindowDataset(store, horizons, keys, share, **options)
             for store, share in zip(self.stores, shares, strict=True)
@@ -213,12 +215,21 @@ def epoch_counts(length: int, weights: Sequence[float]) -> Index:
     return counts
 
 
-def cache_shares(needs: Sequence[int], weights: Sequence[float], total: int) -> list[int]:
-    """Bytes of cache for each dataset: by weight, but no more than it can use."""
-    shares, left, heavy = [0] * len(needs), total, float(sum(weights))
-    for place in sorted(range(len(needs)), key=lambda m: needs[m] / weights[m]):
-        shares[place] = min(needs[place], int(left * weights[place] / heavy))
-        left, heavy = left - shares[place], heavy - weights[place]
+def cache_shares(
+    least: Sequence[int], most: Sequence[int], weights: Sequence[float], total: int
+) -> list[int]:
+    """Bytes of cache for each dataset: what it cannot do without, the rest by weight."""
+    left, heavy = total - sum(least), float(sum(weights))
+    if left < 0:
+        raise ValueError(
+            f"cache_bytes is {total}, one episode of each dataset needs {sum(least)}; raise it."
+        )
+    shares, wish = list(least), [m - n for m, n in zip(most, least, strict=True)]
+    # Those that are soon content come first: what they leave is for the others.
+    for place in sorted(range(len(wish)), key=lambda m: wish[m] / weights[m]):
+        more = min(wish[place], int(left * weights[place] / heavy))
+        shares[place] += more
+        left, heavy = left - more, heavy - weights[place]
     return shares
 
 

@@ -123,6 +123,17 @@ def folder_at(path: str | os.PathLike[str], storage_options: Options | None = No
     return LocalFolder(Path(text.removeprefix(LOCAL)))
 
 
+def writable(path: str | os.PathLike[str]) -> Path:
+    """The local folder that `path` names; DatasetError for a URL, which holds no lock."""
+    if is_url(path):
+        raise DatasetError(
+            "demonstrations are written to a folder of this machine, where a lock and renames keep "
+            f"them whole, not to {folder_at(path)}; write to a folder, then upload it "
+            "(`aws s3 cp --recursive FOLDER URL`) and read it from there."
+        )
+    return Path(os.fspath(path).removeprefix(LOCAL))
+
+
 def is_url(path: str | os.PathLike[str]) -> bool:
     """True for what fsspec reads; a path of this machine, `file://` or not, is False."""
     text = os.fspath(path)

@@ -35,13 +35,12 @@ from numpy.typing import NDArray
 
 from data.formats import layout
 from data.formats.folder import (
-    LOCAL,
     DatasetError,
     Folder,
     LocalFolder,
     Options,
     folder_at,
-    is_url,
+    writable,
 )
 from data.formats.layout import ACTION, EPISODE_ENDS, SEED, VALID
 from data.spec import DataSpec, Obs
@@ -176,13 +175,7 @@ class ZarrWriter:
         provenance: Mapping[str, Any],
         resume: bool = False,
     ) -> None:
-        if is_url(path):
-            raise DatasetError(
-                f"demonstrations are written to a folder of this machine, where a lock and renames "
-                f"keep them whole, not to {folder_at(path)}; write to a folder, then upload it "
-                "(`aws s3 cp --recursive FOLDER URL`) and read it from there."
-            )
-        self.path, self.spec = Path(os.fspath(path).removeprefix(LOCAL)), spec
+        self.path, self.spec = writable(path), spec
         self._folder = LocalFolder(self.path)
         if self.path.exists() and not resume:
             raise DatasetError(f"{self.path} exists; choose another path, or resume it.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from data.build import build
+from data.formats.folder import writable
 from envs.collect import collect
 
 
 def run(config: dict[str, Any]) -> int:
     """Collect until the dataset holds `episodes`; prints what was done."""
-    path = config["dataset"]["path"]
+    path = writable(config["dataset"]["path"])
     if config["dataset"]["mix"]:
         raise ValueError("dataset.mix is for `prise train`; collect into one dataset.path.")
     summary = collect(
