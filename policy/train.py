@@ -74,9 +74,7 @@ def train(
     saved = _saved_run(run_dir, resume)
     accelerator.wait_for_everyone()
     seed_everything(config.seed)
-    data = demonstrations
-    if not isinstance(data, Mixture):
-        data = Mixture([open_zarr(data)])
+    data = _opened(demonstrations)
     # Built before any row is read: a misspelt key fails within a second.
     policy = build_policy(policy_config, data.spec, horizons)
     data.check(policy.spec.obs)
@@ -108,6 +106,12 @@ def train(
             )
         state.unpack(saved)
     return TrainLoop(config, recipe, state, dataset, run_dir, accelerator).run(evaluator)
+
+
+def _opened(demonstrations: Mixture | Path | str) -> Mixture:
+    if isinstance(demonstrations, Mixture):
+        return demonstrations
+    return Mixture([open_zarr(demonstrations)])
 
 
 def build_policy(

@@ -1,4 +1,7 @@
-"""A process that speaks S3 over a socket of this machine, as object storage does."""
+"""A process that speaks S3 over a socket of this machine, as object storage does.
+
+`python -m tests.s3_server PORT DELAY` is that process; it answers after DELAY seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 BUCKET = "demos"
 CREDENTIALS = {
@@ -23,14 +27,15 @@ CREDENTIALS = {
 
 
 @contextlib.contextmanager
-def s3_server(**environment: str) -> Iterator[str]:
+def s3_server(delay: float = 0.0, **environment: str) -> Iterator[str]:
     """The endpoint of a server of its own, with one empty bucket."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", "tests.s3_server", str(port), str(delay)],
+        cwd=Path(__file__).parents[1],
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -65,3 +70,21 @@ def upload(folder: Path, endpoint: str, name: str) -> str:
             request = urllib.request.Request(url, file.read_bytes(), kind, method="PUT")
             urllib.request.urlopen(request, timeout=10).close()
     return f"s3://{BUCKET}/{name}"
+
+
+def serve(port: int, delay: float) -> None:
+    """Answer until killed, each request in a thread of its own."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    app = DomainDispatcherApplication(create_backend_app)
+
+    def late(environ: Any, start_response: Any) -> Any:
+        time.sleep(delay)
+        return app(environ, start_response)
+
+    run_simple("127.0.0.1", port, late, threaded=True)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), float(sys.argv[2]))

@@ -60,7 +60,7 @@ def test_every_part_of_an_epoch_is_mixed(stores: list[DemoStore]) -> None:
         assert 15 <= sum(window < 30 for window in order[start : start + 50]) <= 35
 
 
-@pytest.mark.parametrize("cache", [2**30, 76_000])
+@pytest.mark.parametrize("cache", [2**30, 134_000])
 def test_a_mixed_batch_holds_the_windows_of_its_datasets(
     stores: list[DemoStore], cache: int
 ) -> None:
@@ -172,8 +172,11 @@ def test_statistics_are_those_of_the_windows_that_are_drawn(tmp_path: Path) -> N
 
 def test_counts_and_cache_add_up_to_what_there_is() -> None:
     assert epoch_counts(10, [1, 1, 1]).tolist() == [4, 3, 3]
-    assert cache_shares([10, 1000, 1000], [1, 1, 2], 310) == [10, 100, 200]
-    assert cache_shares([10, 20], [1, 1], 10**6) == [10, 20]
+    assert cache_shares([0, 0, 0], [10, 1000, 1000], [1, 1, 2], 310) == [10, 100, 200]
+    assert cache_shares([5, 50], [1000, 1000], [1, 1e-9], 105) == [54, 50]
+    assert cache_shares([1, 2], [10, 20], [1, 1], 10**6) == [10, 20]
+    with pytest.raises(ValueError, match="each dataset needs 55"):
+        cache_shares([5, 50], [10, 100], [1, 1], 54)
 
 
 def test_a_dataset_that_would_never_come_is_refused(stores: list[DemoStore]) -> None:
