@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -83,21 +84,36 @@ class ChunkCache:
             return
         # Slots that this call needs carry the newest clock, so they sort last.
         slots = np.argsort(self._last_use, kind="stable")[: len(missing)]
-        for chunk, slot in zip(missing.tolist(), slots.tolist(), strict=True):
-            self._fill(chunk, slot)
-        self.misses += len(missing)
+        # A read that fails must leave no chunk that claims to be here.
+        old = self._chunk_in[slots]
+        self._slot_of[old[old >= 0]] = -1
+        self._chunk_in[slots] = -1
+        for chunk, slot in self._filled(missing.tolist(), slots.tolist()):
+            self._slot_of[chunk], self._chunk_in[slot] = slot, chunk
+            self._last_use[slot] = self._clock
+            self.misses += 1
+
+    def _filled(self, chunks: list[int], slots: list[int]) -> Iterator[tuple[int, int]]:
+        """Chunk and slot of each chunk as it is there; several are under way if that pays off."""
+        readers = min(self._store.folder.readers, len(chunks))
+        if readers == 1:
+            for chunk, slot in zip(chunks, slots, strict=True):
+                self._fill(chunk, slot)
+                yield chunk, slot
+            return
+        with ThreadPoolExecutor(readers) as pool:
+            try:
+                done = pool.map(self._fill, chunks, slots)
+                for chunk, slot, _ in zip(chunks, slots, done, strict=True):
+                    yield chunk, slot
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _fill(self, chunk: int, slot: int) -> None:
-        if (old := self._chunk_in[slot]) >= 0:
-            self._slot_of[old] = -1
-        # A read that fails must leave no chunk that claims to be here.
-        self._chunk_in[slot] = -1
         start = chunk * self._rows
         stop = min(start + self._rows, self._store.num_steps)
         place = slot * self._rows
         self._data[place : place + stop - start] = self._store.read(self._key, start, stop)
-        self._slot_of[chunk], self._chunk_in[slot] = slot, chunk
-        self._last_use[slot] = self._clock
 
 
 def chunks_per_episode(store: DemoStore, key: str) -> Index:
@@ -112,26 +128,31 @@ def plan_slots(store: DemoStore, keys: Sequence[str], cache_bytes: int) -> dict[
 
     Sharing by episodes and not by bytes matters: a chunk of a small key spans many episodes.
     """
-    touched = {key: float(chunks_per_episode(store, key).mean()) for key in keys}
-    total = {key: -(-store.num_steps // store.chunk_rows(key)) for key in keys}
-    size = {key: _chunk_bytes(store, key) for key in keys}
-
-    def slots(episodes: int) -> dict[str, int]:
-        return {k: min(total[k], max(1, int(np.ceil(episodes * touched[k])))) for k in keys}
-
-    def fits(episodes: int) -> bool:
-        return sum(n * size[k] for k, n in slots(episodes).items()) <= cache_bytes
-
-    if not fits(1):
-        needed = sum(n * size[k] for k, n in slots(1).items())
+    if (needed := cache_needed(store, keys, 1)) > cache_bytes:
         raise ValueError(
-            f"cache_bytes is {cache_bytes}, one episode of {store.path} needs {needed}; raise it."
+            f"cache_bytes is {cache_bytes}, one episode of {store.folder} needs {needed}; raise it."
         )
-    low, high = 1, store.num_episodes + 1  # fits(low) holds, high is out of range or too much
+    low, high = 1, store.num_episodes + 1  # low fits, high is out of range or too much
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return slots(low)
+        fits = cache_needed(store, keys, middle) <= cache_bytes
+        low, high = (middle, high) if fits else (low, middle)
+    return _slots(store, keys, low)
+
+
+def cache_needed(store: DemoStore, keys: Sequence[str], episodes: int) -> int:
+    """Bytes of a cache that holds so many average episodes."""
+    slots = _slots(store, keys, episodes)
+    return sum(count * _chunk_bytes(store, key) for key, count in slots.items())
+
+
+def _slots(store: DemoStore, keys: Sequence[str], episodes: int) -> dict[str, int]:
+    slots = {}
+    for key in keys:
+        total = -(-store.num_steps // store.chunk_rows(key))
+        touched = float(chunks_per_episode(store, key).mean())
+        slots[key] = min(total, max(1, int(np.ceil(episodes * touched))))
+    return slots
 
 
 def _chunk_bytes(store: DemoStore, key: str) -> int:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from data.cache import ChunkCache, Index, chunks_per_episode, plan_slots
 from data.formats.layout import ACTION, VALID
 from data.formats.zarr_store import DatasetError, DemoStore
-from data.sampler import BlockShuffleSampler, EpisodeWindows
+from data.sampler import BlockShuffleSampler, EpisodeWindows, EpochSampler
 from data.spec import Horizons
 from data.windows import WindowIndex
 
@@ -56,7 +56,7 @@ class WindowDataset(Dataset[Batch]):
         end_weight: int = 1,
     ) -> None:
         if not store.num_episodes:
-            raise DatasetError(f"{store.path} has no episodes yet; collect some.")
+            raise DatasetError(f"{store.folder} has no episodes yet; collect some.")
         self.store, self.horizons = store, horizons
         self.spec = store.spec if keys is None else store.spec.select(keys)
         self._index = WindowIndex(store.episode_ends, horizons)
@@ -67,12 +67,15 @@ class WindowDataset(Dataset[Batch]):
         if labelled_only:
             self._ticks = np.flatnonzero(store.read(VALID, 0, store.num_steps))
             if not len(self._ticks):
-                raise DatasetError(f"{store.path} has no valid action; nothing can be learnt.")
+                raise DatasetError(f"{store.folder} has no valid action; nothing can be learnt.")
         ends = store.episode_ends[np.searchsorted(store.episode_ends, self._ticks, side="right")]
         self._ticks = self._ticks.repeat(np.where(ends - self._ticks <= end_ticks, end_weight, 1))
 
     def __len__(self) -> int:
         return len(self._ticks)
+
+    def __str__(self) -> str:
+        return str(self.store.folder)
 
     @property
     def cache_nbytes(self) -> int:
@@ -102,6 +105,10 @@ class WindowDataset(Dataset[Batch]):
         action = torch.from_numpy(self._caches[ACTION].take(rows))
         valid = torch.from_numpy(self._caches[VALID].take(rows))
         return {"obs": obs, "action": action, "valid": valid}
+
+    def sampler(self, seed: int) -> EpochSampler:
+        """In which order to train on the windows."""
+        return BlockShuffleSampler(self, seed)
 
     def episode_windows(self) -> EpisodeWindows:
         """Windows of each episode and what it takes of the caches, for the sampler."""

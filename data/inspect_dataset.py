@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from data.formats.folder import Options
 from data.formats.layout import ACTION, VALID
 from data.formats.zarr_store import DemoStore, open_zarr
 from data.stats import samples
 
 
-def inspect(path: str | os.PathLike[str]) -> list[str]:
+def inspect(path: str | os.PathLike[str], storage_options: Options | None = None) -> list[str]:
     """Lines on counts, rates, spec, values and size; reads all data, so damage is found.
 
     Raises DatasetError where the store cannot be read.
     """
-    store = open_zarr(path)
+    store = open_zarr(path, storage_options)
     return [*_summary(store), *_keys(store), *_provenance(store)]
 
 
@@ -26,10 +26,10 @@ def _summary(store: DemoStore) -> Iterator[str]:
     lengths = np.diff(store.episode_ends, prepend=0)
     seconds = store.num_steps / store.spec.rate_hz
     task = f", task {store.spec.task!r}" if store.spec.task else ""
-    yield f"{store.path}: Prise demonstrations{task}"
+    yield f"{store.folder}: Prise demonstrations{task}"
     yield (
         f"  {store.num_episodes} episodes, {store.num_steps} steps at {store.spec.rate_hz:g} Hz "
-        f"({seconds:.1f} s), {_size(store.path)}"
+        f"({seconds:.1f} s), {_size(store.folder.size())}"
     )
     if not store.num_episodes:
         yield "  empty: nothing was committed yet"
@@ -45,9 +45,10 @@ def _keys(store: DemoStore) -> Iterator[str]:
     names = [*store.spec.obs, ACTION]
     width = max(map(len, names))
     for key, spec in store.spec.obs.items():
+        size = _size(store.folder.size(f"data/{key}"))
         yield (
             f"  {key:{width}}  {spec.modality:6}  {spec.dtype} {store.spec.raw_shape(key)}  "
-            f"{spec.rate_hz:g} Hz  unit {spec.unit or '-'}  {_size(store.path / 'data' / key)}"
+            f"{spec.rate_hz:g} Hz  unit {spec.unit or '-'}  {size}"
         )
         yield from _range(store, key, [])
     action = store.spec.action
@@ -86,8 +87,10 @@ def _numbers(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
     return " ".join(f"{value:.4g}" for value in values.ravel())
 
 
-def _size(path: Path) -> str:
-    size = float(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+def _size(num_bytes: int | None) -> str:
+    if num_bytes is None:
+        return "size unknown"
+    size = float(num_bytes)
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.4g} {unit}"

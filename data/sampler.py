@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
@@ -43,26 +44,21 @@ class SamplerState(TypedDict):
     num_windows: int
 
 
-class BlockShuffleSampler:
-    """Window indices: episodes permuted into blocks, windows shuffled within each block.
+class EpochSampler(ABC):
+    """Window indices, epoch after epoch, from `position` on.
 
-    A block holds as many episodes as the cache does, so a chunk is decoded about once an epoch.
-    Where everything fits there is one block: a plain permutation. The order depends on
-    (seed, epoch) and on the size of the cache alone.
-
-        sampler = BlockShuffleSampler(dataset, seed=0)
-        batches = BatchSampler(sampler, 64, drop_last=True)
-        for batch in DataLoader(dataset, batch_sampler=batches, collate_fn=already_collated): ...
-
-    One pass is one epoch, from `position` on; the next pass is the next epoch. `position` counts
-    windows that were handed out, so the state saved after a batch resumes at the batch that
-    follows. Loader processes read ahead of the training: there, set epoch and position from the
-    number of batches that were used.
+    `position` counts windows that were handed out, so the state saved after a batch resumes at the
+    batch that follows. Loader processes read ahead of the training: there, set epoch and position
+    from the number of batches that were used.
     """
 
-    def __init__(self, dataset: HasEpisodes, seed: int = 0, epoch: int = 0) -> None:
-        self._episodes, self._num_windows = dataset.episode_windows(), len(dataset)
-        self._seed, self.epoch, self.position = seed, epoch, 0
+    def __init__(self, num_windows: int, seed: int, epoch: int = 0) -> None:
+        self._num_windows, self._seed = num_windows, seed
+        self.epoch, self.position = epoch, 0
+
+    @abstractmethod
+    def order(self) -> Index:
+        """All windows in the order of this epoch, which follows from seed and epoch."""
 
     def __len__(self) -> int:
         return self._num_windows
@@ -74,23 +70,6 @@ class BlockShuffleSampler:
             self.position += 1
             yield int(order[self.position - 1])
         self.epoch, self.position = self.epoch + 1, 0
-
-    def order(self) -> Index:
-        """All windows in the order of this epoch."""
-        rng = np.random.default_rng([self._seed, self.epoch])
-        blocks = self._blocks(rng.permutation(len(self._episodes.windows)))
-        windows = [np.concatenate([self._episodes.windows[e] for e in block]) for block in blocks]
-        return np.concatenate([rng.permutation(block) for block in windows])
-
-    def _blocks(self, episodes: Index) -> list[Index]:
-        """Cut the permuted episodes where the next one would exceed the capacity."""
-        cuts, used = [], np.zeros_like(self._episodes.capacity)
-        for place, episode in enumerate(episodes):
-            used = used + self._episodes.costs[episode]
-            if place and np.any(used > self._episodes.capacity):
-                cuts.append(place)
-                used = self._episodes.costs[episode]
-        return np.split(episodes, cuts)
 
     def state_dict(self) -> SamplerState:
         """Epoch and position, and what they depend on."""
@@ -111,3 +90,78 @@ class BlockShuffleSampler:
                     "the same data and settings."
                 )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+
+class BlockShuffleSampler(EpochSampler):
+    """Episodes permuted into blocks, windows shuffled within each block.
+
+    A block holds as many episodes as the cache does, so a chunk is decoded about once an epoch.
+    Where everything fits there is one block: a plain permutation. The order depends on
+    (seed, epoch) and on the size of the cache alone.
+
+        sampler = BlockShuffleSampler(dataset, seed=0)
+        batches = BatchSampler(sampler, 64, drop_last=True)
+        for batch in DataLoader(dataset, batch_sampler=batches, collate_fn=already_collated): ...
+
+    One pass is one epoch, from `position` on; the next pass is the next epoch.
+    """
+
+    def __init__(self, dataset: HasEpisodes, seed: int = 0, epoch: int = 0) -> None:
+        super().__init__(len(dataset), seed, epoch)
+        self._episodes = dataset.episode_windows()
+
+    def order(self) -> Index:
+        """All windows in the order of this epoch."""
+        return self.order_of(self.epoch)
+
+    def order_of(self, epoch: int) -> Index:
+        """All windows in the order of any epoch."""
+        rng = np.random.default_rng([self._seed, epoch])
+        blocks = self._blocks(rng.permutation(len(self._episodes.windows)))
+        windows = [np.concatenate([self._episodes.windows[e] for e in block]) for block in blocks]
+        return np.concatenate([rng.permutation(block) for block in windows])
+
+    def _blocks(self, episodes: Index) -> list[Index]:
+        """Cut the permuted episodes where the next one would exceed the capacity."""
+        cuts, used = [], np.zeros_like(self._episodes.capacity)
+        for place, episode in enumerate(episodes):
+            used = used + self._episodes.costs[episode]
+            if place and np.any(used > self._episodes.capacity):
+                cuts.append(place)
+                used = self._episodes.costs[episode]
+        return np.split(episodes, cuts)
+
+
+class MixSampler(EpochSampler):
+    """Windows of several datasets, each with its share of every epoch, evenly spread over it.
+
+    Of dataset m an epoch takes the next `counts[m]` windows of that dataset's own endless, block
+    shuffled stream, so all its windows come equally often whatever its weight. Where each stream
+    is follows from the epoch alone. Index `offsets[m] + i` is window i of dataset m.
+    """
+
+    def __init__(self, datasets: Sequence[HasEpisodes], counts: Index, seed: int = 0) -> None:
+        super().__init__(int(counts.sum()), seed)
+        self._counts = counts
+        self._offsets = np.cumsum([0, *(len(dataset) for dataset in datasets)])
+        # Equally long datasets must not be shuffled alike.
+        seeds = [seed + 1_000_003 * (place + 1) for place in range(len(datasets))]
+        pairs = zip(datasets, seeds, strict=True)
+        self._streams = [BlockShuffleSampler(dataset, own) for dataset, own in pairs]
+
+    def order(self) -> Index:
+        """All windows in the order of this epoch."""
+        rng = np.random.default_rng([self._seed, self.epoch])
+        members = rng.permutation(np.repeat(np.arange(len(self._counts)), self._counts))
+        order = np.empty(len(members), np.int64)
+        for member, (stream, count) in enumerate(zip(self._streams, self._counts, strict=True)):
+            part = _part(stream, self.epoch * int(count), int(count))
+            order[members == member] = self._offsets[member] + part
+        return order
+
+
+def _part(stream: BlockShuffleSampler, start: int, count: int) -> Index:
+    """Windows [start, start + count) of all epochs of `stream`, one after the other."""
+    first, last = start // len(stream), (start + count - 1) // len(stream)
+    windows = np.concatenate([stream.order_of(epoch) for epoch in range(first, last + 1)])
+    return windows[start - first * len(stream) :][:count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,18 @@ def dataset_stats(store: DemoStore, keys: Iterable[str] | None = None) -> dict[s
         keys = [key for key, spec in store.spec.obs.items() if spec.modality != "image"]
     names = dict.fromkeys([*keys, ACTION])
     if unknown := [key for key in names if key not in store.spec.obs and key != ACTION]:
-        raise DatasetError(f"{store.path} has no keys {unknown}; it has {sorted(store.spec.obs)}.")
+        raise DatasetError(
+            f"{store.folder} has no keys {unknown}; it has {sorted(store.spec.obs)}."
+        )
     return {key: _key_stats(store, key) for key in names}
+
+
+def mixed_stats(
+    stores: Sequence[DemoStore], shares: Sequence[float], keys: Iterable[str]
+) -> dict[str, Stats]:
+    """Stats of rows of which a share comes from each store; quantiles as in `dataset_stats`."""
+    names = dict.fromkeys([*keys, ACTION])
+    return {key: _merged([_stream(store, key) for store in stores], shares) for key in names}
 
 
 def samples(store: DemoStore, key: str) -> Iterator[NDArray[Any]]:
@@ -66,13 +76,34 @@ def samples(store: DemoStore, key: str) -> Iterator[NDArray[Any]]:
 
 
 def _key_stats(store: DemoStore, key: str) -> Stats:
+    return _stream(store, key).stats()
+
+
+def _stream(store: DemoStore, key: str) -> _Stream:
     stream: _Stream | None = None
     for piece in samples(store, key):
         stream = stream or _Stream(piece.shape[1:])
         stream.add(piece.astype(np.float64))
     if stream is None:
-        raise DatasetError(f"{store.path}: {key!r} has no (valid) rows; collect demonstrations.")
-    return stream.stats()
+        raise DatasetError(f"{store.folder}: {key!r} has no (valid) rows; collect demonstrations.")
+    return stream
+
+
+def _merged(streams: Sequence[_Stream], shares: Sequence[float]) -> Stats:
+    parts = [stream.stats() for stream in streams]
+    weights = np.asarray(shares) / np.sum(shares)
+    mean = sum(w * part.mean for w, part in zip(weights, parts, strict=True))
+    # Of a mixture: the variances within and the variance between.
+    squares = [part.std**2 + (part.mean - mean) ** 2 for part in parts]
+    std = np.sqrt(sum(w * square for w, square in zip(weights, squares, strict=True)))
+    rows = [stream.reservoir for stream in streams]
+    each = np.repeat(weights / [len(r) for r in rows], [len(r) for r in rows])
+    q01, q99 = np.quantile(
+        np.concatenate(rows), [0.01, 0.99], axis=0, weights=each, method="inverted_cdf"
+    )
+    low = np.min([part.min for part in parts], axis=0)
+    high = np.max([part.max for part in parts], axis=0)
+    return Stats(low, high, np.asarray(mean), std, q01, q99)
 
 
 class _Stream:
@@ -103,7 +134,12 @@ class _Stream:
         keep = places < RESERVOIR
         self._reservoir[places[keep]] = rows[keep]
 
+    @property
+    def reservoir(self) -> Array:
+        """The rows that quantiles are taken from."""
+        return self._reservoir[: self._count]
+
     def stats(self) -> Stats:
         std = np.sqrt(self._square / self._count)
-        q01, q99 = np.quantile(self._reservoir[: self._count], [0.01, 0.99], axis=0)
+        q01, q99 = np.quantile(self.reservoir, [0.01, 0.99], axis=0)
         return Stats(self._min, self._max, self._mean, std, q01, q99)

@@ -24,8 +24,8 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from data.build import build
-from data.dataset import WindowDataset
-from data.formats.zarr_store import DemoStore, open_zarr
+from data.formats.zarr_store import open_zarr
+from data.mixture import Mixture
 from data.spec import DataSpec, Horizons
 from policy.allocator import keep_freed_memory
 from policy.checkpoint import Checkpoint, CheckpointError, checkpoint_exists, open_checkpoint, plain
@@ -33,7 +33,7 @@ from policy.config import TrainConfig
 from policy.diffusion_policy import DiffusionPolicy
 from policy.normalizer import Normalizer
 from policy.random_state import seed_everything
-from policy.train_data import cached_stats, fingerprint
+from policy.train_data import cached_stats
 from policy.train_loop import LAST, DivergedError, Evaluator, TrainLoop, TrainSummary
 from policy.train_state import TrainState
 
@@ -50,12 +50,12 @@ def train(
     config: TrainConfig,
     policy_config: Mapping[str, Any],
     horizons: Horizons,
-    store_path: Path | str,
+    demonstrations: Mixture | Path | str,
     run_dir: Path | str,
     evaluator: Evaluator | None = None,
     resume: bool = False,
 ) -> TrainSummary:
-    """Train the policy of `policy_config` on the demonstrations in `store_path`.
+    """Train the policy of `policy_config` on `demonstrations`, opened or a path.
 
     Weights, order of the data and random draws follow from `config.seed`, and with `resume` a run
     goes on from `run_dir/last` to the very bits of an uninterrupted one. SIGINT and SIGTERM end it
@@ -74,12 +74,12 @@ def train(
     saved = _saved_run(run_dir, resume)
     accelerator.wait_for_everyone()
     seed_everything(config.seed)
-    store = open_zarr(store_path)
+    data = _opened(demonstrations)
     # Built before any row is read: a misspelt key fails within a second.
-    policy = build_policy(policy_config, store.spec, horizons)
+    policy = build_policy(policy_config, data.spec, horizons)
+    data.check(policy.spec.obs)
     run_dir.mkdir(parents=True, exist_ok=True)
-    dataset = WindowDataset(
-        store,
+    dataset = data.windows(
         horizons,
         policy.spec.obs,
         config.cache_mb * 2**20,
@@ -90,12 +90,12 @@ def train(
         {
             "policy": dict(policy_config),
             "horizons": asdict(horizons),
-            "train": asdict(config) | {"dataset": fingerprint(store)},
+            "train": asdict(config) | {"dataset": data.fingerprint()},
         }
     )
     if saved is None:
         with accelerator.main_process_first():
-            _fit_normalizer(policy, store, run_dir / "stats.json")
+            _fit_normalizer(policy, data, run_dir / "stats.json")
     state = TrainState(config, policy, accelerator)
     if saved is not None:
         _check_same_run(saved, recipe)
@@ -106,6 +106,12 @@ def train(
             )
         state.unpack(saved)
     return TrainLoop(config, recipe, state, dataset, run_dir, accelerator).run(evaluator)
+
+
+def _opened(demonstrations: Mixture | Path | str) -> Mixture:
+    if isinstance(demonstrations, Mixture):
+        return demonstrations
+    return Mixture([open_zarr(demonstrations)])
 
 
 def build_policy(
@@ -162,7 +168,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _fit_normalizer(policy: DiffusionPolicy, store: DemoStore, stats_path: Path) -> None:
+def _fit_normalizer(policy: DiffusionPolicy, data: Mixture, stats_path: Path) -> None:
     keys = [key for key, spec in policy.spec.obs.items() if spec.modality == "state"]
-    stats = cached_stats(store, keys, stats_path)
+    stats = cached_stats(data, keys, stats_path)
     policy.set_normalizer(Normalizer.fit(stats, policy.spec, policy.companding))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from torch import Generator
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from data.dataset import Batch, BlockShuffleSampler, WindowDataset, already_collated
-from data.formats.zarr_store import DemoStore
-from data.stats import Stats, dataset_stats
+from data.dataset import Batch, already_collated
+from data.mixture import Mixture, Windows
+from data.stats import Stats
 from policy.config import TrainConfig
 
 
@@ -33,7 +31,7 @@ class BatchShard(Sampler[list[int]]):
 
 
 def batches(
-    dataset: WindowDataset, config: TrainConfig, start_step: int, accelerator: Accelerator
+    dataset: Windows, config: TrainConfig, start_step: int, accelerator: Accelerator
 ) -> Iterator[Batch]:
     """Collated batches of this process, from `start_step` on, without end.
 
@@ -44,9 +42,9 @@ def batches(
     if size % world or size > len(dataset):
         raise ValueError(
             f"train.batch_size must be a multiple of the {world} processes and at most the "
-            f"{len(dataset)} windows of {dataset.store.path}, got {size}."
+            f"{len(dataset)} windows of {dataset}, got {size}."
         )
-    sampler = BlockShuffleSampler(dataset, seed=config.seed)
+    sampler = dataset.sampler(config.seed)
     sampler.epoch, done = divmod(start_step, len(dataset) // size)
     sampler.position = done * size
     whole = BatchSampler(sampler, size, drop_last=True)
@@ -64,16 +62,9 @@ def batches(
     return iter(loader)
 
 
-def fingerprint(store: DemoStore) -> dict[str, Any]:
-    """What tells the episodes of a dataset from others, without reading them."""
-    content = store.episode_ends.tobytes() + store.seeds.tobytes()
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    return {"episodes": store.num_episodes, "steps": store.num_steps, "digest": digest}
-
-
-def cached_stats(store: DemoStore, keys: list[str], path: Path) -> dict[str, Stats]:
+def cached_stats(data: Mixture, keys: list[str], path: Path) -> dict[str, Stats]:
     """Statistics of `keys` and "action", from `path` if it holds those of this dataset."""
-    source = {"path": str(store.path.resolve()), "keys": keys, **fingerprint(store)}
+    source = {"path": data.identity, "keys": keys, **data.fingerprint()}
     if path.exists():
         cached = json.loads(path.read_text(encoding="utf-8"))
         if cached["source"] == source:
@@ -81,7 +72,7 @@ def cached_stats(store: DemoStore, keys: list[str], path: Path) -> dict[str, Sta
                 key: Stats(**{name: np.asarray(value) for name, value in fields.items()})
                 for key, fields in cached["stats"].items()
             }
-    stats = dataset_stats(store, keys)
+    stats = data.stats(keys)
     fields = {
         key: {name: np.asarray(value).tolist() for name, value in asdict(entry).items()}
         for key, entry in stats.items()

@@ -17,7 +17,8 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data.dataset import Batch, WindowDataset
+from data.dataset import Batch
+from data.mixture import Windows
 from policy.checkpoint import TrainingState, save_checkpoint
 from policy.config import TrainConfig
 from policy.interrupt import StopSignal
@@ -66,7 +67,7 @@ class TrainLoop:
         config: TrainConfig,
         recipe: Mapping[str, Any],
         state: TrainState,
-        dataset: WindowDataset,
+        dataset: Windows,
         run_dir: Path,
         accelerator: Accelerator,
     ) -> None:

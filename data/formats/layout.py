@@ -11,6 +11,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from data.formats.folder import DatasetError, Folder
 from data.spec import DataSpec, SpecError
 
 FORMAT = "prise-demonstrations"
@@ -27,10 +28,6 @@ _COMPRESSORS = (BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"), Crc32cC
 
 # What zarr and its codecs raise for files that are missing, truncated or not theirs.
 READ_ERRORS = (RuntimeError, ValueError, OSError, KeyError, TypeError, AttributeError)
-
-
-class DatasetError(ValueError):
-    """A path holds no demonstrations that can be read, or an episode that does not fit."""
 
 
 def columns(spec: DataSpec) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -71,32 +68,36 @@ def _create_array(
     )
 
 
-def open_group(path: Path, mode: Any) -> zarr.Group:
+def read_errors(folder: Folder) -> tuple[type[BaseException], ...]:
+    """What zarr, its codecs and the folder's backend raise."""
+    return (*READ_ERRORS, *folder.errors)
+
+
+def open_group(folder: Folder, mode: Any) -> zarr.Group:
     """The store's root; DatasetError if there is none or it is not one of ours."""
-    if not path.exists():
-        raise DatasetError(f"{path} does not exist; collect demonstrations first.")
+    folder.check()
     try:
-        group = zarr.open_group(path, mode=mode, zarr_format=3)
+        group = zarr.open_group(folder.zarr_store(), mode=mode, zarr_format=3)
         found = group.attrs.get("format")
-    except READ_ERRORS as error:
+    except read_errors(folder) as error:
         raise DatasetError(
-            f"{path} holds no Prise demonstrations ({one_line(error)}); "
+            f"{folder} holds no Prise demonstrations ({one_line(error)}); "
             "give a folder that `prise collect` wrote."
         ) from error
     if found != FORMAT:
         raise DatasetError(
-            f"{path} is zarr, but no Prise demonstrations: its format is {found!r}, wanted "
+            f"{folder} is zarr, but no Prise demonstrations: its format is {found!r}, wanted "
             f"{FORMAT!r}; convert it first."
         )
     return group
 
 
-def read_spec(path: Path, group: zarr.Group) -> DataSpec:
+def read_spec(folder: Folder, group: zarr.Group) -> DataSpec:
     """The spec in the attributes, after a look at the schema version."""
     version = group.attrs.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise DatasetError(
-            f"{path} has schema version {version!r}, this Prise reads up to {SCHEMA_VERSION}; "
+            f"{folder} has schema version {version!r}, this Prise reads up to {SCHEMA_VERSION}; "
             "update Prise."
         )
     try:
@@ -104,58 +105,68 @@ def read_spec(path: Path, group: zarr.Group) -> DataSpec:
         return DataSpec.from_dict(spec)
     except SpecError as error:
         raise DatasetError(
-            f"{path}/zarr.json: the spec is damaged ({error}); collect it again."
+            f"{folder}/zarr.json: the spec is damaged ({error}); collect it again."
         ) from error
 
 
-def open_array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
+def open_array(folder: Folder, group: zarr.Group, name: str) -> zarr.Array[Any]:
     """One array of the store."""
     try:
         array = group[name]
-    except READ_ERRORS as error:
-        raise DatasetError(
-            f"{path}/{name} is missing or damaged ({one_line(error)}); collect or copy it again."
-        ) from error
+    except read_errors(folder) as error:
+        why = folder.advice(error)
+        damaged = f"is missing or damaged ({one_line(error)}); collect or copy it again."
+        raise DatasetError(f"{folder}/{name}{f': {why}' if why else f' {damaged}'}") from error
     if not isinstance(array, zarr.Array):
-        raise DatasetError(f"{path}/{name} is a group, wanted an array; collect or copy it again.")
+        raise DatasetError(
+            f"{folder}/{name} is a group, wanted an array; collect or copy it again."
+        )
     # Chunks of zeros are stored too: a missing file is then always a lost file.
     return array.with_config({"write_empty_chunks": True})
 
 
 def check_column(
-    path: Path, key: str, array: zarr.Array[Any], row: tuple[tuple[int, ...], np.dtype[Any]]
+    folder: Folder, key: str, array: zarr.Array[Any], row: tuple[tuple[int, ...], np.dtype[Any]]
 ) -> None:
     """Raise DatasetError where an array does not fit the spec in the attributes."""
     if (array.shape[1:], array.dtype) != row:
         raise DatasetError(
-            f"{path}/data/{key} holds rows {array.dtype} {array.shape[1:]}, the spec says "
+            f"{folder}/data/{key} holds rows {array.dtype} {array.shape[1:]}, the spec says "
             f"{row[1]} {row[0]}; collect it again."
         )
 
 
-def check_rows(path: Path, name: str, array: zarr.Array[Any], wanted: int) -> None:
+def check_rows(folder: Folder, name: str, array: zarr.Array[Any], wanted: int) -> None:
     """Raise DatasetError where committed rows, or the files that hold them, are missing."""
     if array.shape[0] < wanted:
         raise DatasetError(
-            f"{path}/{name} has {array.shape[0]} rows, {EPISODE_ENDS} says {wanted}: it is "
+            f"{folder}/{name} has {array.shape[0]} rows, {EPISODE_ENDS} says {wanted}: it is "
             "truncated; copy it again."
         )
-    files = {file.name for file in (path / name).iterdir()}
+    try:
+        files = folder.files(name)
+    except read_errors(folder) as error:
+        why = folder.advice(error) or one_line(error)
+        raise DatasetError(f"{folder}/{name}: {why}") from error
+    if files is None:
+        return  # What cannot be listed is missed when it is read.
     tail = ".0" * (array.ndim - 1)
     for index in range(-(-wanted // array.chunks[0])):
         if f"c.{index}{tail}" not in files:
-            raise DatasetError(f"{path}/{name}/c.{index}{tail} is missing; copy the store again.")
+            raise DatasetError(f"{folder}/{name}/c.{index}{tail} is missing; copy the store again.")
 
 
-def read_rows(path: Path, name: str, array: zarr.Array[Any], start: int, stop: int) -> NDArray[Any]:
+def read_rows(
+    folder: Folder, name: str, array: zarr.Array[Any], start: int, stop: int
+) -> NDArray[Any]:
     """Rows [start, stop), with a damaged chunk as DatasetError."""
     try:
         return np.asarray(array[start:stop])
-    except READ_ERRORS as error:
-        raise DatasetError(
-            f"{path}/{name}: rows {start}:{stop} are damaged ({one_line(error)}); "
-            "copy the store again."
-        ) from error
+    except read_errors(folder) as error:
+        why = folder.advice(error)
+        damaged = f"are damaged ({one_line(error)}); copy the store again."
+        rows = f"rows {start}:{stop}{f': {why}' if why else f' {damaged}'}"
+        raise DatasetError(f"{folder}/{name}: {rows}") from error
 
 
 def committed(ends: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,5 +1,7 @@
 """Demonstrations in a zarr 3 directory: a reader, and a writer that may be killed at any time.
 
+The reader also takes the URL of a copy of such a directory, the writer does not.
+
     data/<observation key>   (T, *shape), fast modality (T, r, *shape); episodes one after the other
     data/action              (T, A) float32
     data/valid               (T,) bool: the action is a demonstration, not a deliberate mistake
@@ -18,10 +20,11 @@ collected. Chunk files lie flat in one folder a key instead of one folder a dime
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +34,15 @@ import zarr
 from numpy.typing import NDArray
 
 from data.formats import layout
-from data.formats.layout import ACTION, EPISODE_ENDS, SEED, VALID, DatasetError
+from data.formats.folder import (
+    DatasetError,
+    Folder,
+    LocalFolder,
+    Options,
+    folder_at,
+    writable,
+)
+from data.formats.layout import ACTION, EPISODE_ENDS, SEED, VALID
 from data.spec import DataSpec, Obs
 
 __all__ = ["DatasetError", "DemoStore", "Episode", "ZarrWriter", "open_zarr"]
@@ -53,22 +64,29 @@ class Episode:
 class DemoStore:
     """Read access to the episodes that were committed when the store was opened."""
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
-        self.path = path
-        self.spec = layout.read_spec(path, group)
+    def __init__(self, folder: Folder, group: zarr.Group) -> None:
+        self.folder = folder
+        self.spec = layout.read_spec(folder, group)
         self.provenance: Any = group.attrs.get("provenance")
-        ends = layout.open_array(path, group, EPISODE_ENDS)
-        rows = layout.read_rows(path, EPISODE_ENDS, ends, 0, ends.shape[0])
+        ends = layout.open_array(folder, group, EPISODE_ENDS)
+        rows = layout.read_rows(folder, EPISODE_ENDS, ends, 0, ends.shape[0])
         self.episode_ends: NDArray[np.int64] = layout.committed(rows)
-        seeds = layout.open_array(path, group, SEED)
-        layout.check_rows(path, SEED, seeds, self.num_episodes)
-        self.seeds: NDArray[np.int64] = layout.read_rows(path, SEED, seeds, 0, self.num_episodes)
+        seeds = layout.open_array(folder, group, SEED)
+        layout.check_rows(folder, SEED, seeds, self.num_episodes)
+        self.seeds: NDArray[np.int64] = layout.read_rows(folder, SEED, seeds, 0, self.num_episodes)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         for key, row in layout.columns(self.spec).items():
-            array = layout.open_array(path, group, f"data/{key}")
-            layout.check_column(path, key, array, row)
-            layout.check_rows(path, f"data/{key}", array, self.num_steps)
+            array = layout.open_array(folder, group, f"data/{key}")
+            layout.check_column(folder, key, array, row)
+            layout.check_rows(folder, f"data/{key}", array, self.num_steps)
             self._arrays[key] = array
+
+    @property
+    def path(self) -> Path:
+        """The folder on this machine."""
+        if not isinstance(self.folder, LocalFolder):
+            raise DatasetError(f"{self.folder} is no folder of this machine; download it first.")
+        return self.folder.path
 
     @property
     def num_episodes(self) -> int:
@@ -85,6 +103,24 @@ class DemoStore:
         """First row of each episode."""
         return np.concatenate([np.zeros(1, np.int64), self.episode_ends])[: self.num_episodes]
 
+    def renamed(self, names: Mapping[str, str]) -> DemoStore:
+        """The same store with other observation keys: {key here: key there}."""
+        if unknown := sorted(names.keys() - self.spec.obs.keys()):
+            raise DatasetError(
+                f"{self.folder} has no observation {', '.join(unknown)} to rename; it has "
+                f"{sorted(self.spec.obs)}."
+            )
+        keys = [names.get(key, key) for key in self.spec.obs]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise DatasetError(
+                f"{self.folder} would have {', '.join(twice)} twice; rename that one as well."
+            )
+        view = copy.copy(self)
+        view.spec = replace(self.spec, obs=dict(zip(keys, self.spec.obs.values(), strict=True)))
+        view._arrays = {names.get(key, key): array for key, array in self._arrays.items()}
+        layout.columns(view.spec)  # refuses the names of the store's own columns
+        return view
+
     def chunk_rows(self, key: str) -> int:
         """Rows of `key` that are stored, and decoded, together."""
         return int(self._array(key).chunks[0])
@@ -93,13 +129,13 @@ class DemoStore:
         """Rows [start, stop) of an observation key, "action" or "valid"."""
         array = self._array(key)
         if not 0 <= start <= stop <= self.num_steps:
-            raise IndexError(f"rows {start}:{stop} wanted, {self.path} has {self.num_steps}.")
-        return layout.read_rows(self.path, f"data/{key}", array, start, stop)
+            raise IndexError(f"rows {start}:{stop} wanted, {self.folder} has {self.num_steps}.")
+        return layout.read_rows(self.folder, array.path, array, start, stop)
 
     def episode(self, index: int) -> Episode:
         """All rows of one episode."""
         if not 0 <= index < self.num_episodes:
-            raise IndexError(f"episode {index} wanted, {self.path} has {self.num_episodes}.")
+            raise IndexError(f"episode {index} wanted, {self.folder} has {self.num_episodes}.")
         start, stop = int(self.episode_starts[index]), int(self.episode_ends[index])
         rows = {key: self.read(key, start, stop) for key in self._arrays}
         action, valid = rows.pop(ACTION), rows.pop(VALID)
@@ -107,14 +143,19 @@ class DemoStore:
 
     def _array(self, key: str) -> zarr.Array[Any]:
         if key not in self._arrays:
-            raise DatasetError(f"{self.path} has no key {key!r}; it has {sorted(self._arrays)}.")
+            raise DatasetError(f"{self.folder} has no key {key!r}; it has {sorted(self._arrays)}.")
         return self._arrays[key]
 
 
-def open_zarr(path: str | os.PathLike[str]) -> DemoStore:
-    """Open demonstrations for reading; DatasetError, in one line, if that cannot be done."""
-    path = Path(path)
-    return DemoStore(path, layout.open_group(path, "r"))
+def open_zarr(path: str | os.PathLike[str], storage_options: Options | None = None) -> DemoStore:
+    """Open demonstrations for reading; DatasetError, in one line, if that cannot be done.
+
+    Args:
+        path: Folder, or URL of any fsspec backend: s3://bucket/demos.zarr.
+        storage_options: Of that backend; see `data.formats.folder.folder_at`.
+    """
+    folder = folder_at(path, storage_options)
+    return DemoStore(folder, layout.open_group(folder, "r"))
 
 
 class ZarrWriter:
@@ -134,12 +175,13 @@ class ZarrWriter:
         provenance: Mapping[str, Any],
         resume: bool = False,
     ) -> None:
-        self.path, self.spec = Path(path), spec
+        self.path, self.spec = writable(path), spec
+        self._folder = LocalFolder(self.path)
         if self.path.exists() and not resume:
             raise DatasetError(f"{self.path} exists; choose another path, or resume it.")
         if not self.path.exists():
             layout.create(self.path, spec, provenance)
-        group = layout.open_group(self.path, "r+")
+        group = layout.open_group(self._folder, "r+")
         self._lock: int | None = _lock(self.path)
         try:
             self._open(group)
@@ -148,7 +190,7 @@ class ZarrWriter:
             raise
 
     def _open(self, group: zarr.Group) -> None:
-        store = DemoStore(self.path, group)
+        store = DemoStore(self._folder, group)
         if store.spec != self.spec:
             raise DatasetError(
                 f"{self.path} was written with another spec, write to another path: "
@@ -157,7 +199,7 @@ class ZarrWriter:
         for leftover in self.path.rglob("*.partial"):
             leftover.unlink()
         names = [*(f"data/{key}" for key in layout.columns(self.spec)), SEED, EPISODE_ENDS]
-        self._arrays = {name: layout.open_array(self.path, group, name) for name in names}
+        self._arrays = {name: layout.open_array(self._folder, group, name) for name in names}
         self._seeds: list[int] = store.seeds.tolist()
         self._num_steps = store.num_steps
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.build import build
-from data.formats.zarr_store import open_zarr
+from data.mixture import open_one
 from data.results import Row, print_table, write_results
 from data.spec import Obs
 from deploy.bench.limits import count_cost, measure_limits
@@ -72,7 +72,7 @@ def run(config: dict[str, Any]) -> int:
     torch.set_num_threads(threads)
     checkpoint = Path(config["checkpoint"])
     eager = load_for_acting(checkpoint)
-    store = open_zarr(config["dataset"]["path"])
+    store = open_one(config["dataset"])
     store.spec.check_provides(eager.spec, f"the policy in {checkpoint}")
     observed = windows(store, eager, WINDOWS)
     arms = []

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from data.dataset import Batch
-from data.formats.zarr_store import open_zarr
+from data.mixture import open_mixture
 from data.results import Row, print_table, write_results
 from data.spec import DataSpec, Horizons
 from deploy.bench.engine_plot import draw
@@ -78,9 +78,9 @@ def _measure(
         chosen["denoiser"] = compose("train", [f"denoiser={DENOISERS[denoiser]}"])["denoiser"]
     steps = config["steps"]
     settings = replace(TrainConfig(**config["train"]), steps=steps, save_every=steps, eval_every=0)
-    store = open_zarr(config["dataset"]["path"])
+    data = open_mixture(config["dataset"])
     horizons = Horizons(**config["horizons"])
-    train(replace(settings, threads=threads), policy_config(chosen), horizons, store.path, folder)
+    train(replace(settings, threads=threads), policy_config(chosen), horizons, data, folder)
     policy = load_policy(folder / "last").requires_grad_(True)
     context: Context = {"denoiser": denoiser, "threads": threads, "obs": senses(policy.spec)}
     batched = {**context, "batch_size": settings.batch_size}
@@ -94,7 +94,7 @@ def _measure(
             f"train_{denoiser}", step_cost(policy, settings.batch_size), step_ms, limits, batched
         ),
         *_parts(policy.eval().requires_grad_(False), limits, 1, {**context, "batch_size": 1}),
-        *_tick(policy, windows(store, policy, 200), limits, {**context, "batch_size": 1}),
+        *_tick(policy, windows(data.stores[0], policy, 200), limits, {**context, "batch_size": 1}),
     ]
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data.build import build
-from data.formats.zarr_store import DemoStore, open_zarr
+from data.formats.zarr_store import DemoStore
+from data.mixture import open_one
 from data.results import Row, print_table, write_results
 from data.spec import Obs
 from deploy.commands.simulation import percentile_rows, senses
@@ -51,7 +52,7 @@ def run(config: dict[str, Any]) -> int:
     keep_freed_memory()
     torch.set_num_threads(threads)
     policy = load_policy(Path(config["checkpoint"]))
-    store = open_zarr(config["dataset"]["path"])
+    store = open_one(config["dataset"])
     store.spec.check_provides(policy.spec, f"the policy in {config['checkpoint']}")
     times = measure(policy, windows(store, policy, rounds + WARM_UP), rounds)
     rows = tick_rows(times, {"obs": senses(policy.spec), "threads": threads, "workers": 1})

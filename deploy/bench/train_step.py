@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.formats.zarr_store import open_zarr
+from data.mixture import open_mixture
 from data.results import Row, print_table, write_results
 from data.spec import Horizons
 from deploy.commands.simulation import senses
@@ -32,12 +32,12 @@ def run(config: dict[str, Any]) -> int:
             f"steps must be at least {FEWEST_ROWS} x train.log_every = "
             f"{FEWEST_ROWS * settings.log_every}, got {steps}."
         )
-    path = Path(config["dataset"]["path"])
+    data = open_mixture(config["dataset"])
     with tempfile.TemporaryDirectory() as folder:
         horizons = Horizons(**config["horizons"])
-        train(settings, policy_config(config), horizons, path, folder)
+        train(settings, policy_config(config), horizons, data, folder)
         timings = logged_steps(Path(folder))
-    obs = senses(open_zarr(path).spec.select(config["encoder"]["encoders"]))
+    obs = senses(data.spec.select(config["encoder"]["encoders"]))
     context = {"obs": obs, "batch_size": settings.batch_size, "threads": settings.threads}
     rows = step_rows(timings, settings.log_every, context)
     write_results(Path(config["out"]) / "results.json", "bench train", rows, [settings.seed])

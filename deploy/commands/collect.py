@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from data.build import build
+from data.formats.folder import writable
 from envs.collect import collect
 
 
 def run(config: dict[str, Any]) -> int:
     """Collect until the dataset holds `episodes`; prints what was done."""
-    path = Path(config["dataset"]["path"])
+    path = writable(config["dataset"]["path"])
+    if config["dataset"]["mix"]:
+        raise ValueError("dataset.mix is for `prise train`; collect into one dataset.path.")
     summary = collect(
         build(config["env"]),
         build(config["expert"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.build import build
-from data.formats.zarr_store import open_zarr
+from data.mixture import open_one
 from policy.export import export_policy
 
 
@@ -14,12 +14,12 @@ def run(config: dict[str, Any]) -> int:
     """Write the export into the checkpoint's folder and say how far it is from eager torch."""
     if not config["backend"]:
         raise ValueError("backend=eager needs no export; choose another backend.")
-    dataset = config["dataset"]["path"]
+    dataset = config["dataset"]
     about = export_policy(
         Path(config["checkpoint"]),
         build(config["backend"]),
         config["threads"],
-        None if dataset is None else open_zarr(dataset),
+        None if dataset["path"] is None else open_one(dataset),
     )
     print(
         f"{about.backend}: written beside the weights; largest difference to eager torch "

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data.formats.folder import LOCAL, is_url
 from data.inspect_dataset import inspect
 
 
 def run(config: dict[str, Any]) -> int:
     """Print what `path` holds; raises where it is damaged or something else."""
-    path = Path(config["path"])
+    options = config["storage_options"]
+    if is_url(config["path"]) or options:
+        print("\n".join(inspect(config["path"], options)))
+        return 0
+    path = Path(config["path"].removeprefix(LOCAL))
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}; give a dataset or a checkpoint.")
     if (path / "zarr.json").is_file():

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from data.formats.zarr_store import open_zarr
+from data.mixture import Mixture, open_mixture
 from data.spec import Horizons
 from deploy.agent import AgentFactory
 from deploy.commands.simulation import check_fits, matching_env, seeds_of
@@ -28,13 +28,13 @@ def run(config: dict[str, Any]) -> int:
 def train_policy(config: Mapping[str, Any]) -> TrainSummary:
     """How a run into `out` ended; prints where the checkpoint is."""
     settings = TrainConfig(**config["train"])
-    path = Path(config["dataset"]["path"])
-    evaluator = _evaluator(config, path) if settings.eval_every else None
+    data = open_mixture(config["dataset"])
+    evaluator = _evaluator(config, data) if settings.eval_every else None
     summary = train(
         settings,
         policy_config(config),
         Horizons(**config["horizons"]),
-        path,
+        data,
         config["out"],
         evaluator,
         resume=config["resume"],
@@ -73,9 +73,10 @@ class SimulationEvaluator:
         return {"success": sum(r.success for r in results) / len(results)}
 
 
-def _evaluator(config: Mapping[str, Any], dataset: Path) -> SimulationEvaluator:
+def _evaluator(config: Mapping[str, Any], data: Mixture) -> SimulationEvaluator:
     evaluation = config["evaluation"]
-    spec = open_zarr(dataset).spec.select(config["encoder"]["encoders"])
+    spec = data.spec.select(config["encoder"]["encoders"])
+    data.check(spec.obs)
     make_env = matching_env(config["env"], spec)
     # In a process of its own: training and rendering must not share one. And now: what does not fit
     # must not end a run after its first hour.
