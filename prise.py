@@ -33,7 +33,7 @@ VERBS = {
     "report": "deploy.report.page",
 }
 # Package -> extra, where `./run setup` leaves it out.
-EXTRAS = {"ray": "ray"}
+EXTRAS = {"metaworld": "metaworld", "ray": "ray"}
 MULTIRUN = {"-m", "--multirun"}
 # What a first argument that is no override sets; a path may hold a "=".
 OVERRIDE = re.compile(r"[+~]*\w[\w.@]*=")
