@@ -58,6 +58,11 @@ class ActionSpec:
         """A, the number of action dimensions."""
         return len(self.names)
 
+    @property
+    def standstill(self) -> NDArray[np.float64]:
+        """The action (A,) that moves nothing: increments are bounded evenly around it."""
+        return (np.array(self.low, np.float64) + np.array(self.high, np.float64)) / 2
+
 
 @dataclass(frozen=True)
 class DataSpec:

@@ -17,7 +17,6 @@ from data.build import build
 from data.spec import DataSpec, Horizons, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import Controller
-from deploy.robot_io import STAND_STILL
 from envs.history import ObsHistory
 from policy.allocator import keep_freed_memory
 from policy.export import load_for_acting
@@ -38,6 +37,7 @@ class LockstepAgent:
         if delay < 0:
             raise ValueError(f"delay must be 0 or more ticks, got {delay}.")
         self.controller, self.spec, self.delay = controller, spec, delay
+        self._standstill = spec.action.standstill
         self._history = ObsHistory(spec, horizons)
         self.reset(0)
 
@@ -63,7 +63,7 @@ class LockstepAgent:
         while self._coming and self._coming[0][0] <= self._tick:
             self._chunk = self._coming.popleft()[1]
         self._tick += 1
-        action = STAND_STILL if self._chunk is None else self._chunk.at(stamp)
+        action = self._standstill if self._chunk is None else self._chunk.at(stamp)
         return action.astype(np.float32)
 
     def stats(self) -> dict[str, list[float]]:

@@ -91,6 +91,9 @@ class MetaWorldSimulation:
         self._forget_bounds()
         self._env.np_random = rng
         obs, _ = self._env.reset()
+        # The bodies were placed last: cameras must see them there before the first step does.
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
         return np.asarray(obs, np.float64)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Array, float, dict[str, Any]]:
