@@ -1,4 +1,4 @@
-"""`Prise/MetaWorld-v0`: any of Meta-World's fifty tasks, as named states and, if wanted, cameras."""
+"""`Prise/MetaWorld-v0`: any of Meta-World's fifty tasks, as named states and, if wanted, images."""
 
 from __future__ import annotations
 
