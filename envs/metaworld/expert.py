@@ -41,7 +41,8 @@ class MetaWorldExpert:
         """What the script does in `info["state"]`."""
         task = info["task"]
         if task not in self._scripts:
-            self._scripts[task] = ENV_POLICY_MAP[task + VERSION]()
+            script: Any = ENV_POLICY_MAP[task + VERSION]  # Typed as the abstract class.
+            self._scripts[task] = script()
         action = self._scripts[task].get_action(info["state"])
         clean = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
         executed = clean.copy()

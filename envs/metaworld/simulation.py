@@ -119,7 +119,7 @@ class MetaWorldSimulation:
 
     def close(self) -> None:
         """Let go of the simulation."""
-        self._env.close()
+        self._env.close()  # type: ignore[no-untyped-call]  # gymnasium's, without types
 
     def _forget_bounds(self) -> None:
         """They are cached, and were computed for a hidden goal or another goal space."""
