@@ -33,7 +33,7 @@ VERBS = {
     "report": "deploy.report.page",
 }
 # Package -> extra, where `./run setup` leaves it out.
-EXTRAS = {"ray": "ray", "s3fs": "s3"}
+EXTRAS = {"metaworld": "metaworld", "ray": "ray", "s3fs": "s3"}
 MULTIRUN = {"-m", "--multirun"}
 # What a first argument that is no override sets; a path may hold a "=".
 OVERRIDE = re.compile(r"[+~]*\w[\w.@]*=")

@@ -8,3 +8,4 @@ import gymnasium
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 
 gymnasium.register(id="Prise/Pry-v0", entry_point="envs.pry.env:PryEnv")
+gymnasium.register(id="Prise/MetaWorld-v0", entry_point="envs.metaworld.env:MetaWorldEnv")

@@ -14,6 +14,7 @@ from data.spec import Horizons
 from deploy.commands.compose import ConfigError, compose
 from deploy.commands.train import policy_config
 from deploy.commands.usage import CONFIGS, groups
+from envs.metaworld.env import metaworld_spec
 from envs.pry.env import pry_spec
 from policy.config import TrainConfig
 from policy.diffusion_policy import DiffusionPolicy
@@ -28,6 +29,7 @@ NEEDED = {
 }
 HORIZONS = Horizons(obs=2, pred=16, window=32)
 SPEC = pry_spec(image_size=32, cameras=("wrist", "scene"))
+METAWORLD = metaworld_spec("reach", image_size=32, cameras=())
 
 
 def options(group: str) -> list[str]:
@@ -36,7 +38,8 @@ def options(group: str) -> list[str]:
 
 def policy_of(*arguments: str) -> DiffusionPolicy:
     config = policy_config(compose("train", arguments))
-    policy = build(config, spec=SPEC, horizons=HORIZONS)
+    spec = METAWORLD if "encoder=metaworld" in arguments else SPEC
+    policy = build(config, spec=spec, horizons=HORIZONS)
     assert isinstance(policy, DiffusionPolicy)
     return policy
 

@@ -68,6 +68,11 @@ def test_ray_is_imported_only_where_work_is_spread(path: Path) -> None:
     assert "ray" not in roots(path) or path == Path("envs/ray_workers.py")
 
 
+@each_file
+def test_metaworld_is_imported_only_by_its_tasks(path: Path) -> None:
+    assert "metaworld" not in roots(path) or path.is_relative_to("envs/metaworld")
+
+
 @each_module
 def test_environments_do_without_torch(path: Path) -> None:
     assert path.parts[0] != "envs" or not roots(path) & {"torch", "torchvision", "accelerate"}

@@ -33,7 +33,8 @@ def run(config: dict[str, Any]) -> int:
 def gates(config: dict[str, Any]) -> int:
     """What a policy without senses, or one that only sees, can reach in the task of `env`."""
     # Every task has its gates beside it.
-    target = f"envs.{config['choices']['env']}.gates.run"
+    task = config["choices"]["env"].partition("/")[0]  # metaworld/NAME
+    target = f"envs.{task}.gates.run"
     measure = build({"_target_": target, "_partial_": True})
     out, episodes = Path(config["out"]), len(seeds_of(config))
     executor = build(config["executor"])

@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -15,8 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deploy.commands.usage import CONFIGS, groups
+from envs.metaworld.tasks import task_named
 
 MISSING = "???"
+METAWORLD = "metaworld"  # the option of `env` that holds many tasks
+COMPANIONS = ("expert", "dataset")  # groups that follow `env` where both have the option
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list [a,b]"}
 
 
@@ -31,6 +36,7 @@ def compose(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     the chosen options are added as `choices`: group -> option.
     """
     overrides = [parse(argument) for argument in arguments]
+    overrides += [parse(argument) for argument in _companions(verb, overrides)]
     chosen = [o for o in overrides if o.key_or_group in groups(verb)]
     for override in chosen:
         _check_option(override)
@@ -41,7 +47,7 @@ def compose(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
         if override not in chosen and not override.is_add():
             _check_key(verb, base, override)
     if len(chosen) < len(overrides):
-        composed, _ = _compose(verb, arguments)
+        composed, _ = _compose(verb, [o.input_line or "" for o in overrides])
     leaves = _leaves(_plain(composed, resolve=False))
     if missing := [key for key, value in leaves if value == MISSING]:
         raise ConfigError(f"{missing[0]} is needed: add {missing[0]}=...")
@@ -81,9 +87,40 @@ def _plain(config: DictConfig, resolve: bool) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
 
 
+def _companions(verb: str, overrides: Sequence[Override]) -> list[str]:
+    """A task brings its expert and its dataset, where others were not chosen."""
+    chosen = {o.key_or_group: o.value() for o in overrides}
+    task = _family(str(chosen.get("env", "")))
+    return [
+        f"{group}={task}"
+        for group in COMPANIONS
+        if group in groups(verb) and group not in chosen
+        if task in _options(group)
+    ]
+
+
+def _family(option: str) -> str:
+    return option.partition("/")[0]
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _offer_task(option: str) -> None:
+    """Make env=metaworld/NAME an option of Hydra's: fifty files would differ in one word."""
+    config = yaml.safe_load((CONFIGS / "env" / f"{METAWORLD}.yaml").read_text(encoding="utf-8"))
+    name = option.partition("/")[2]
+    config["kwargs"]["task"] = task_named(name)
+    ConfigStore.instance().store(group=f"env/{METAWORLD}", name=name, node=config)
+
+
 def _check_option(override: Override) -> None:
     group, option = override.key_or_group, override.value()
-    known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    if group == "env" and str(option).startswith(f"{METAWORLD}/"):
+        _offer_task(str(option))
+        return
+    known = _options(group)
     if override.is_delete() or (option is not None and option not in known):
         raise ConfigError(
             f"group {group} has no option {option!r}{_nearest(str(option), known)} "

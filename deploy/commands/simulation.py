@@ -16,6 +16,7 @@ from envs.base import EnvFactory, data_spec
 from envs.evaluate import EpisodeResult
 
 PERCENTILES = (50, 95, 99)
+AT_END = "success_at_end"
 NO_IMAGE = 1  # [pixels] the size where there is no camera
 
 
@@ -59,6 +60,7 @@ def result_rows(results: Sequence[EpisodeResult], context: Mapping[str, Any]) ->
     return [
         success_row("success", [r.success for r in results], context=context),
         *outcome_rows([r.outcome for r in results], context),
+        *end_rows(results, context),
         *cost_rows(results, context),
     ]
 
@@ -71,6 +73,12 @@ def outcome_rows(outcomes: Sequence[str], context: Mapping[str, Any]) -> list[Ro
         )
         for outcome, _ in Counter(outcomes).most_common()
     ]
+
+
+def end_rows(results: Sequence[EpisodeResult], context: Mapping[str, Any]) -> list[Row]:
+    """Success at the last tick, of a task in which it can come and go."""
+    held = [r.metrics[AT_END] for r in results if AT_END in r.metrics]
+    return [success_row(AT_END, held, context=context)] if held else []
 
 
 def cost_rows(results: Sequence[EpisodeResult], context: Mapping[str, Any]) -> list[Row]:
