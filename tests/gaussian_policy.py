@@ -16,7 +16,7 @@ from policy.encoders import Concat, ObsEncoder, StateMLP
 from policy.normalizer import Normalizer
 from policy.schedule import CosineSchedule
 
-SPREAD, MEMORY, PRED_HORIZON = 0.25, 0.9, 8
+SPREAD, MEMORY, PRED_HORIZON = 0.5, 0.7, 8
 SPEC = DataSpec(
     obs={"pose": ObsSpec((3,), "state", "m", 10)},
     action=ActionSpec(("dx",), ("m",), (-2.0,), (2.0,)),
@@ -43,15 +43,20 @@ class ExactDenoiser(nn.Module):
     def __init__(self, **sizes: int) -> None:
         super().__init__()
         self.covariance = covariance(sizes["pred_horizon"])
+        self.gains: dict[tuple[float, ...], Tensor] = {}
 
     def forward(self, x: Tensor, level: Tensor, context: Tensor) -> Tensor:
-        schedule, s = CosineSchedule(), self.covariance
-        level = level[:1].expand(1, x.shape[1])[0].double()
-        signal, noise = schedule.alpha(level), schedule.sigma(level)
-        cross = s * signal
+        levels = tuple(level[0].expand(x.shape[1]).tolist())
+        if levels not in self.gains:
+            self.gains[levels] = self._gain(torch.tensor(levels, dtype=torch.float64)).float()
+        return self.gains[levels] @ x
+
+    def _gain(self, level: Tensor) -> Tensor:
+        signal, noise = CosineSchedule().alpha(level), CosineSchedule().sigma(level)
+        cross = self.covariance * signal
         inner = signal[:, None] * cross + torch.diag(noise**2 + 1e-9)
-        gain = torch.linalg.solve(inner, cross.T).T
-        return (gain @ x.double()).to(x)
+        gain: Tensor = torch.linalg.solve(inner, cross.T).T
+        return gain
 
 
 def gaussian_policy(**options: Any) -> DiffusionPolicy:
