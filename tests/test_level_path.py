@@ -1,4 +1,4 @@
-"""Solving with a level per action: what is clean stays, and Gaussian chunks come out as they are."""
+"""Solving with a level per action: what is clean stays, and Gaussian chunks come out right."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def loss_with_one_level(
     target = policy.parameterization.target(x0, eps, broadcast, policy.schedule)
     error = (policy.denoiser(x, level, context) - target).square().mean(-1)
     valid = data["valid"].to(x0).repeat(policy.noise_samples, 1)
-    return (error * valid).sum() / valid.sum().clamp(min=1)
+    mean: Tensor = (error * valid).sum() / valid.sum().clamp(min=1)
+    return mean
 
 
 @pytest.mark.parametrize("options", [{}, {"levels": ConstantLevels()}])
@@ -102,7 +103,7 @@ def test_a_prefix_is_clean_and_each_length_up_to_the_longest_is_as_frequent() ->
 def test_levels_rise_in_blocks_or_are_one_level_in_a_fifth(plan: RisingLevels) -> None:
     levels = drawn(plan, 5000)
     assert (levels.diff(dim=1) >= 0).all()
-    blocks = levels.unflatten(1, (-1, plan.block))
+    blocks = levels.reshape(len(levels), -1, plan.block)
     assert (blocks == blocks[..., :1]).all()
     on_grid = levels * GRID
     is_one = (levels == levels[:, :1]).all(1)

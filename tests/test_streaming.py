@@ -207,7 +207,7 @@ def test_settings_that_cannot_work_are_refused_at_once(
     policy: DiffusionPolicy, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        StreamingController(policy, **options)
+        StreamingController(policy, **options)  # type: ignore[arg-type]  # of ints, all of them
 
 
 def test_a_policy_that_was_trained_otherwise_is_refused() -> None:
