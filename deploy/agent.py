@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,14 @@ from policy.allocator import keep_freed_memory
 from policy.export import load_for_acting
 
 WARM_UPS = 3
+
+
+class Executed(NamedTuple):
+    """One tick: its stamp [s], the chunk in force, and the action (A,) that was executed."""
+
+    stamp: float
+    chunk: ActionChunk | None
+    action: NDArray[np.float64]
 
 
 class LockstepAgent:
@@ -48,6 +56,7 @@ class LockstepAgent:
         self._tick = 0
         self._chunk: ActionChunk | None = None
         self._action = self.spec.action.still
+        self.executed: list[Executed] = []
         self._coming: deque[tuple[int, ActionChunk]] = deque()  # (usable from tick, chunk)
         self._stats: dict[str, list[float]] = {
             name: [] for name in ("tick_s", "encode_s", "solve_s", "nfe", "is_plan")
@@ -65,6 +74,7 @@ class LockstepAgent:
             self._chunk = self._coming.popleft()[1]
         self._tick += 1
         self._action = self._at(stamp)
+        self.executed.append(Executed(stamp, self._chunk, self._action))
         return self._action.astype(np.float32)
 
     def _at(self, stamp: float) -> NDArray[np.float64]:

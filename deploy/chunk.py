@@ -44,6 +44,10 @@ class ActionChunk:
         action: NDArray[np.float64] = self.actions[min(max(index, 0), len(self.actions) - 1)]
         return action
 
+    def is_used_up(self, stamp: float, count: int) -> bool:
+        """True from the tick at which `count` actions are over; stamps may jitter by half one."""
+        return (stamp - self.t0) / self.dt > count - 0.5
+
     def remaining(self, stamp: float) -> float:
         """Seconds of the chunk still to be executed at `stamp`, never negative."""
         left = self.end - stamp

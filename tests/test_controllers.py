@@ -66,7 +66,7 @@ def test_cold_plans_every_exec_horizon_ticks_and_costs_nothing_between(
 def test_cold_counts_consumption_by_time_not_by_updates(policy: DiffusionPolicy, obs: Obs) -> None:
     controller = ColdController(policy, num_steps=2, exec_horizon=3)
     first = controller.update(obs, 0.0)
-    assert controller.update(obs, 0.29) is first
+    assert controller.update(obs, 0.24) is first
     assert controller.update(obs, 1.7) is not first
 
 
@@ -98,6 +98,21 @@ def test_rti_is_cold_once_and_then_plans_every_tick(policy: DiffusionPolicy, obs
         assert chunk.t0 == tick * DT
         assert chunk.dt == DT
     assert nfe == [6, 2, 2, 2]
+
+
+def test_rti_with_an_exec_horizon_replans_from_the_plan_that_was_executed(
+    policy: DiffusionPolicy, obs: Obs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priors = priors_of(policy, monkeypatch)
+    controller = RTIController(policy, cold_steps=6, exec_horizon=3)
+    chunks, nfe = [], []
+    for tick in range(7):
+        chunks.append(controller.update(obs, tick * DT))
+        nfe.append(controller.last_nfe)
+    assert nfe == [6, 0, 0, 1, 0, 0, 1]
+    assert chunks[2] is chunks[0]
+    assert priors[1] is not None
+    np.testing.assert_allclose(priors[1][0], chunks[0].shifted_to(3 * DT).actions, atol=1e-6)
 
 
 @pytest.mark.parametrize("consumed", [1.0, 3.0, 0.4, 2.5])

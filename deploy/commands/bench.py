@@ -13,6 +13,7 @@ BENCHES = {
     "acting": "deploy.bench.acting.run",
     "gates": "deploy.commands.bench.gates",
     "engine": "deploy.bench.engine.run",
+    "grid": "deploy.bench.grid.run.run",
     "tick": "deploy.bench.tick.run",
     "train": "deploy.bench.train_step.run",
     "scale": "deploy.bench.scale.run",

@@ -20,12 +20,12 @@ NO_IMAGE = 1  # [pixels] the size where there is no camera
 
 
 def matching_env(env: Mapping[str, Any], spec: DataSpec) -> EnvFactory:
-    """The environment of the config; image size and cameras that are null come from `spec`."""
+    """The environment of the config; an image size or cameras that are null come from `spec`."""
     kwargs = dict(env["kwargs"])
     images = {key: obs for key, obs in spec.obs.items() if obs.modality == "image"}
-    if kwargs.get("cameras") is None:
+    if "cameras" in kwargs and kwargs["cameras"] is None:
         kwargs["cameras"] = [key.removesuffix("_rgb") for key in images]
-    if kwargs.get("image_size") is None:
+    if "image_size" in kwargs and kwargs["image_size"] is None:
         kwargs["image_size"] = max((obs.shape[0] for obs in images.values()), default=NO_IMAGE)
     factory: EnvFactory = build({**env, "kwargs": kwargs})
     return factory

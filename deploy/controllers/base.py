@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from data.spec import DataSpec, Obs
+from data.spec import DataSpec, Horizons, Obs
 from deploy.chunk import ActionChunk
 
 NO_COST = {"encode": 0.0, "solve": 0.0}
@@ -32,3 +32,12 @@ class Controller(Protocol):
         the time before that is never executed, the chunk before it is.
         """
         ...
+
+
+def check_exec_horizon(exec_horizon: int, horizons: Horizons) -> None:
+    """Raise ValueError unless a chunk has so many actions."""
+    if not 1 <= exec_horizon <= horizons.pred:
+        raise ValueError(
+            f"exec_horizon {exec_horizon} must be in 1..{horizons.pred}, the number of actions the "
+            "policy predicts."
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from data.spec import DataSpec, Obs
-from deploy.chunk import ROUNDING, ActionChunk
-from deploy.controllers.base import NO_COST
+from deploy.chunk import ActionChunk
+from deploy.controllers.base import NO_COST, check_exec_horizon
 from deploy.controllers.solve import device_of, solve
 from policy.diffusion_policy import DiffusionPolicy
 from policy.samplers.base import Sampler, level_list
@@ -26,11 +26,7 @@ class ColdController:
         exec_horizon: int = 8,
     ) -> None:
         """`sampler` None is the policy's own."""
-        if not 1 <= exec_horizon <= policy.horizons.pred:
-            raise ValueError(
-                f"exec_horizon {exec_horizon} must be in 1..{policy.horizons.pred}, "
-                "the number of actions the policy predicts."
-            )
+        check_exec_horizon(exec_horizon, policy.horizons)
         level_list(num_steps, schedule=policy.schedule)  # a wrong number fails here
         self.policy = policy
         self.exec_horizon = exec_horizon
@@ -53,13 +49,10 @@ class ColdController:
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
-        if self._chunk is not None and not self._used_up(self._chunk, stamp):
+        if self._chunk is not None and not self._chunk.is_used_up(stamp, self.exec_horizon):
             self.last_nfe, self.last_seconds = 0, dict(NO_COST)
             return self._chunk
         plan = solve(self.policy, obs, self._generator, self._begin)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
         self._chunk = ActionChunk(plan.actions, stamp, self._dt)
         return self._chunk
-
-    def _used_up(self, chunk: ActionChunk, stamp: float) -> bool:
-        return (stamp - chunk.t0) / chunk.dt >= self.exec_horizon - ROUNDING

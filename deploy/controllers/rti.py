@@ -9,7 +9,7 @@ import torch
 
 from data.spec import DataSpec, Obs
 from deploy.chunk import ActionChunk
-from deploy.controllers.base import NO_COST
+from deploy.controllers.base import NO_COST, check_exec_horizon
 from deploy.controllers.frame_cache import FrameCache
 from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
@@ -27,7 +27,7 @@ WARM_STARTS: dict[str, type[WarmStart]] = {
 
 
 class RTIController:
-    """One to a few NFE every tick (after Duan et al. 2025, RTI-DP).
+    """One to a few NFE every `exec_horizon` ticks (after Duan et al. 2025, RTI-DP).
 
         previous plan --shift to stamp--> prior --to start_level--> x --nfe steps--> new plan
 
@@ -42,14 +42,16 @@ class RTIController:
         warm_start: WarmStart | str = "renoised",
         cold_steps: int = 10,
         sampler: Sampler | None = None,
+        exec_horizon: int = 1,
     ) -> None:
         """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`."""
         # Levels that do not exist must fail here, not at the second tick of an episode.
         level_list(nfe, start_level, schedule=policy.schedule)
         level_list(cold_steps, schedule=policy.schedule)
+        check_exec_horizon(exec_horizon, policy.horizons)
         sampler = DDIM() if sampler is None else sampler
         warm_start = named_warm_start(warm_start)
-        self.policy = policy
+        self.policy, self.exec_horizon = policy, exec_horizon
         self._dt = 1 / policy.spec.rate_hz
         self._cold: dict[str, Any] = {"num_steps": cold_steps, "sampler": sampler}
         self._warm: dict[str, Any] = {
@@ -83,7 +85,11 @@ class RTIController:
         self.last_seconds = dict(NO_COST)
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-        """A new chunk from `stamp` on."""
+        """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
+        last, count = self._chunk, self.exec_horizon
+        if count > 1 and last is not None and not last.is_used_up(stamp, count):
+            self.last_nfe, self.last_seconds = 0, dict(NO_COST)
+            return last
         plan = self._plan(obs, stamp)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
         self._chunk = ActionChunk(plan.actions, stamp, self._dt)

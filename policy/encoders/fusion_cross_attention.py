@@ -42,7 +42,7 @@ class CrossAttention(nn.Module):
         self.mlp = nn.Sequential(
             nn.LayerNorm(dim),
             nn.Linear(dim, mlp_ratio * dim),
-            nn.GELU(approximate="tanh"),
+            nn.GELU(),
             nn.Linear(mlp_ratio * dim, dim),
         )
         self.out_norm = nn.LayerNorm(dim)

@@ -1,0 +1,1 @@
+"""`prise bench grid`: controllers over exec horizons, network evaluations and delays, paired."""
