@@ -132,9 +132,9 @@ class DiffusionPolicy(nn.Module):
         context = self.encode(batch["obs"]).repeat(draws, 1, 1)
         x0 = self.normalizer.normalize(ACTION, batch["action"]).repeat(draws, 1, 1)
         level = self._draw_levels(len(x0), generator)  # (B, 1)
-        level = self.levels.levels(
-            level, self.horizons.pred, self.schedule.num_levels, generator
-        ).to(x0)  # (B, 1 or Tp)
+        level = self.levels.draw(level, self.horizons.pred, self.schedule.num_levels, generator).to(
+            x0
+        )  # (B, 1 or Tp)
         eps = noise_like(x0, generator)
         broadcast = level[..., None]
         x = self.schedule.alpha(broadcast) * x0 + self.schedule.sigma(broadcast) * eps

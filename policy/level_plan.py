@@ -25,7 +25,7 @@ class LevelPlan(Protocol):
         """Raise ValueError where chunks of so many actions cannot have such levels."""
         ...
 
-    def levels(
+    def draw(
         self, level: Tensor, pred_horizon: int, grid: int, generator: Generator | None
     ) -> Tensor:
         """Levels (B, Tp), or (B, 1) for one a chunk, from drawn `level` (B, 1) on a grid."""
@@ -41,7 +41,7 @@ class ConstantLevels:
     def check(self, pred_horizon: int) -> None:
         """Any chunk will do."""
 
-    def levels(
+    def draw(
         self, level: Tensor, pred_horizon: int, grid: int, generator: Generator | None
     ) -> Tensor:
         """The drawn level."""
@@ -64,7 +64,7 @@ class PrefixLevels:
         """At least one action must be left to learn."""
         _check_delay(self.max_delay, pred_horizon - 1, f"pred_horizon {pred_horizon}")
 
-    def levels(
+    def draw(
         self, level: Tensor, pred_horizon: int, grid: int, generator: Generator | None
     ) -> Tensor:
         """The drawn level behind a clean prefix."""
@@ -110,7 +110,7 @@ class RisingLevels:
         where = f"pred_horizon {pred_horizon} in blocks of {self.block}"
         _check_delay(self.max_delay, pred_horizon - self.block, where)
 
-    def levels(
+    def draw(
         self, level: Tensor, pred_horizon: int, grid: int, generator: Generator | None
     ) -> Tensor:
         """A ramp, or the drawn level."""

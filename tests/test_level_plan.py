@@ -38,7 +38,7 @@ def batch(size: int = 6) -> dict[str, Any]:
 
 def drawn(plan: PrefixLevels | RisingLevels, count: int, seed: int = 0) -> Tensor:
     level = 1 - torch.rand(count, 1, generator=seeded(seed))
-    return plan.levels(level, PRED_HORIZON, GRID, seeded(seed + 1))
+    return plan.draw(level, PRED_HORIZON, GRID, seeded(seed + 1))
 
 
 class Listening(nn.Module):
