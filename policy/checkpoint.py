@@ -43,6 +43,7 @@ PARTS = tuple(
         "encoders",
         "denoisers",
         "samplers",
+        "level_plan",
         "schedule",
         "parameterization",
     )

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from data.spec import DataSpec, Horizons
 from policy.encoders.obs_encoder import ObsEncoder
+from policy.level_plan import ConstantLevels, LevelPlan
 from policy.normalizer import ACTION, Normalizer
 from policy.parameterization import X0, Parameterization
 from policy.samplers.base import Evaluation, Sampler, level_values, noise_like
@@ -19,6 +20,7 @@ from policy.schedule import CosineSchedule, Schedule
 from policy.warm_start import ReNoised, WarmStart
 
 COSINE, PREDICT_X0, DETERMINISTIC, RE_NOISED = CosineSchedule(), X0(), DDIM(), ReNoised()
+ONE_LEVEL = ConstantLevels()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class DiffusionPolicy(nn.Module):
         noise_samples: Noise draws per encoded window in `loss`.
         level_power: Levels in `loss` are u ** level_power of a uniform u; below 1 more noise, which
             is what few network evaluations have to deal with.
+        levels: Whether the actions of a chunk have levels of their own in `loss`; some controllers
+            act with nothing else.
         companding: mu of a mu-law for actions that are increments, 0 for a linear map: resolution
             where motions are small.
         normalizer: Fitted, with the same companding; without one, load weights that hold it.
@@ -77,6 +81,7 @@ class DiffusionPolicy(nn.Module):
         sampler: Sampler = DETERMINISTIC,
         noise_samples: int = 1,
         level_power: float = 1.0,
+        levels: LevelPlan = ONE_LEVEL,
         companding: float = 0.0,
         normalizer: Normalizer | None = None,
         clip: float = 1.1,
@@ -87,6 +92,7 @@ class DiffusionPolicy(nn.Module):
                 "noise_samples and clip must be at least 1, level_power above 0, got "
                 f"{noise_samples}, {clip} and {level_power}."
             )
+        levels.check(horizons.pred)
         self.encoder = encoder(spec=spec, horizons=horizons)
         self.spec, self.horizons = spec.select(self.encoder.keys), horizons
         self.denoiser = denoiser(
@@ -98,7 +104,7 @@ class DiffusionPolicy(nn.Module):
         if normalizer is not None:
             self.set_normalizer(normalizer)
         self.schedule, self.parameterization, self.sampler = schedule, parameterization, sampler
-        self.noise_samples, self.level_power = noise_samples, level_power
+        self.noise_samples, self.level_power, self.levels = noise_samples, level_power, levels
         self.companding, self.clip = companding, clip
         self.low: Tensor
         self.high: Tensor
@@ -116,22 +122,25 @@ class DiffusionPolicy(nn.Module):
         self.normalizer.load_state_dict({key: limits[key] for key in wanted})
 
     def loss(self, batch: Mapping[str, Any], generator: Generator | None = None) -> Tensor:
-        """Mean squared error of the denoiser over valid actions; a scalar.
+        """Mean squared error of the denoiser over valid actions that are not clean; a scalar.
 
-        Windows are encoded once and denoised `noise_samples` times. One level per chunk, on the
-        schedule's grid without 0.
+        Windows are encoded once and denoised `noise_samples` times. Levels are on the schedule's
+        grid, 0 only where `levels` gives clean actions.
         """
         self.normalizer.check_fitted()
         draws = self.noise_samples
         context = self.encode(batch["obs"]).repeat(draws, 1, 1)
         x0 = self.normalizer.normalize(ACTION, batch["action"]).repeat(draws, 1, 1)
-        level = self._draw_levels(len(x0), generator).to(x0)  # (B, 1)
+        level = self._draw_levels(len(x0), generator)  # (B, 1)
+        level = self.levels.draw(level, self.horizons.pred, self.schedule.num_levels, generator).to(
+            x0
+        )  # (B, 1 or Tp)
         eps = noise_like(x0, generator)
         broadcast = level[..., None]
         x = self.schedule.alpha(broadcast) * x0 + self.schedule.sigma(broadcast) * eps
         out = self.denoiser(x, level, context)
         target = self.parameterization.target(x0, eps, broadcast, self.schedule)
-        valid = batch["valid"].to(x0).repeat(draws, 1)  # (B, Tp)
+        valid = batch["valid"].to(x0).repeat(draws, 1) * (level > 0)  # (B, Tp)
         error = (out - target).square().mean(-1)  # (B, Tp)
         mean: Tensor = (error * valid).sum() / valid.sum().clamp(min=1)
         return mean

@@ -74,7 +74,7 @@ def test_each_experiment_names_itself_and_is_valid(experiment: str) -> None:
     "choice",
     [
         f"{group}={option}"
-        for group in ("encoder", "denoiser", "schedule", "parameterization", "sampler")
+        for group in ("encoder", "denoiser", "schedule", "parameterization", "sampler", "levels")
         for option in options(group)
     ],
 )
@@ -92,7 +92,8 @@ def test_encoders_look_at_what_their_name_says() -> None:
 
 @pytest.mark.parametrize("name", options("controller"))
 def test_each_controller_builds(name: str) -> None:
-    policy = policy_of("encoder=force")
+    levels = {"rtc_trained": "prefix", "streaming": "rising"}.get(name, "constant")
+    policy = policy_of("encoder=force", f"levels={levels}")
     assert make_controller(policy, name).spec == policy.spec
 
 

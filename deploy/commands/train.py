@@ -51,7 +51,7 @@ def train_policy(config: Mapping[str, Any]) -> TrainSummary:
 
 def policy_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The policy as `data.build` builds it, from the groups of the command."""
-    groups = ("encoder", "denoiser", "schedule", "parameterization", "sampler")
+    groups = ("encoder", "denoiser", "schedule", "parameterization", "sampler", "levels")
     parts = (*groups, "noise_samples", "level_power", "companding")
     target = {"_target_": "policy.diffusion_policy.DiffusionPolicy"}
     return target | {part: config[part] for part in parts}
