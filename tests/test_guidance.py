@@ -29,14 +29,15 @@ HORIZON, FROZEN, DRAWS = 16, 4, 512
 TIMES = torch.arange(HORIZON, dtype=torch.float64)
 COVARIANCE = torch.exp(-((TIMES[:, None] - TIMES).abs()) / 8)  # unit variance, smooth in time
 PREFIX = torch.full((FROZEN, 1), 1.2, dtype=torch.float64)
-SCHEDULES = {"cosine": CosineSchedule(), "flow": FlowSchedule()}
+SCHEDULES: dict[str, Schedule] = {"cosine": CosineSchedule(), "flow": FlowSchedule()}
 
 
 def denoise(x: Tensor, level: float, schedule: Schedule) -> Tensor:
     """E[x0 | x] of chunks (B, Tp, A) from N(0, COVARIANCE) in each dimension."""
     alpha, sigma = schedule.alpha(level), schedule.sigma(level)
     noisy = alpha**2 * COVARIANCE + sigma**2 * torch.eye(HORIZON, dtype=x.dtype)
-    return torch.linalg.solve(noisy, alpha * COVARIANCE).mT @ x
+    gain: Tensor = torch.linalg.solve(noisy, alpha * COVARIANCE).mT
+    return gain @ x
 
 
 def sample(
@@ -72,8 +73,9 @@ def frozen_target() -> Tensor:
 
 def conditional_mean() -> Tensor:
     """Of the actions after the prefix, given the prefix (Tp - FROZEN, 1)."""
-    gain = torch.linalg.solve(COVARIANCE[:FROZEN, :FROZEN], COVARIANCE[:FROZEN, FROZEN:])
-    return gain.mT @ PREFIX
+    gain: Tensor = torch.linalg.solve(COVARIANCE[:FROZEN, :FROZEN], COVARIANCE[:FROZEN, FROZEN:])
+    mean: Tensor = gain.mT @ PREFIX
+    return mean
 
 
 def errors(guidance: Guidance | None, **options: Any) -> tuple[float, float]:

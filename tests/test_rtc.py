@@ -131,15 +131,22 @@ def test_a_step_in_inference_mode_takes_the_vector_jacobian_product_of_the_netwo
     prior = torch.zeros(1, TP, policy.spec.action.dim)
     with torch.inference_mode():
         batch = {key: torch.from_numpy(x)[None] for key, x in observed(policy).items()}
-        options = {"prior": prior, "guidance": guidance, "weights": weights}
-        state = policy.begin(policy.encode(batch), num_steps=2, start_level=0.5, **options)
+        state = policy.begin(
+            policy.encode(batch),
+            num_steps=2,
+            start_level=0.5,
+            prior=prior,
+            guidance=guidance,
+            weights=weights,
+        )
         guided = policy.step(state)
     x, level, context = state.x.clone(), state.levels[0], state.context.clone()
 
     def estimate(x: Tensor) -> Tensor:
-        return policy.denoiser(x, torch.full((1, 1), level), context).clamp(-1.1, 1.1)
+        out: Tensor = policy.denoiser(x, torch.full((1, 1), level), context)
+        return out.clamp(-1.1, 1.1)
 
-    x0, pull = torch.func.vjp(estimate, x)
+    x0, pull, *_ = torch.func.vjp(estimate, x)
     alpha, sigma = policy.schedule.alpha(level), policy.schedule.sigma(level)
     (pulled,) = pull(weights[:, None] * (state.x0 - x0))
     wanted = x0 + sigma * min(5.0, 1 / (alpha * sigma)) * pulled
@@ -158,9 +165,10 @@ def exported(policy: DiffusionPolicy) -> DiffusionPolicy:
     """The policy with its denoiser behind the interface of exports."""
     denoiser: nn.Module = policy.denoiser
 
-    def graph(x: Any, level: Any, context: Any) -> Any:
+    def graph(*inputs: Tensor) -> Tensor:
         with torch.inference_mode():
-            return denoiser(x, level, context)
+            out: Tensor = denoiser(*inputs)
+        return out
 
     policy.denoiser = ExportedDenoiser(graph, graph)
     return policy
