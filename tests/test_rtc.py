@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.build import build
 from data.spec import Obs
@@ -16,7 +16,6 @@ from deploy.commands.usage import CONFIGS
 from deploy.controllers.cold import ColdController
 from deploy.controllers.rtc import RTCController
 from envs.history import ObsHistory
-from policy.backends.base import ExportedDenoiser
 from policy.diffusion_policy import DiffusionPolicy
 from policy.guidance import MODES, VectorJacobian, overlap_weights
 from policy.parameterization import Epsilon, V
@@ -159,33 +158,6 @@ def test_the_jacobian_leaves_no_gradients_behind(policy: DiffusionPolicy) -> Non
         for tick in range(4):
             controller.update(observed(policy), tick * DT, DT)
     assert all(weight.grad is None for weight in policy.parameters())
-
-
-def exported(policy: DiffusionPolicy) -> DiffusionPolicy:
-    """The policy with its denoiser behind the interface of exports."""
-    denoiser: nn.Module = policy.denoiser
-
-    def graph(*inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
-            out: Tensor = denoiser(*inputs)
-        return out
-
-    policy.denoiser = ExportedDenoiser(graph, graph)
-    return policy
-
-
-@pytest.mark.parametrize("mode", ["identity", "repaint"])
-def test_an_exported_network_gives_what_torch_gives(policy: DiffusionPolicy, mode: str) -> None:
-    chunks = []
-    for choice in (policy, exported(tiny_policy())):
-        controller = RTCController(choice, mode=mode, num_steps=3)
-        chunks.append([controller.update(observed(policy), t * DT, DT) for t in range(4)][-1])
-    np.testing.assert_allclose(chunks[0].actions, chunks[1].actions, atol=1e-6)
-
-
-def test_an_exported_network_cannot_be_differentiated() -> None:
-    with pytest.raises(ValueError, match="backend=eager"):
-        RTCController(exported(tiny_policy()), mode="vjp")
 
 
 @pytest.mark.parametrize(
