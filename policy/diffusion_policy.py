@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from data.spec import DataSpec, Horizons
 from policy.encoders.obs_encoder import ObsEncoder
+from policy.guidance import Guidance, Known
 from policy.level_plan import ConstantLevels, LevelPlan
 from policy.normalizer import ACTION, Normalizer
 from policy.parameterization import X0, Parameterization
@@ -35,6 +36,7 @@ class SolveState:
     generator: Generator | None = None
     nfe: int = 0
     history: Evaluation | None = None
+    known: Known | None = None
 
     @property
     def done(self) -> bool:
@@ -161,6 +163,8 @@ class DiffusionPolicy(nn.Module):
         warm_start: WarmStart = RE_NOISED,
         sampler: Sampler | None = None,
         generator: Generator | None = None,
+        guidance: Guidance | None = None,
+        weights: Tensor | None = None,
     ) -> SolveState:
         """A solve before its first step.
 
@@ -172,6 +176,8 @@ class DiffusionPolicy(nn.Module):
             warm_start: How the prior is taken to `start_level`.
             sampler: The policy's own if None.
             generator: Source of all noise; torch's default one if None.
+            guidance: How each estimate is steered to the prior; None does not.
+            weights: With `guidance`, how much each action (Tp,) is bound to the prior's.
         """
         levels = level_values(num_steps, start_level, self.schedule.num_levels)
         shape = (len(context), self.horizons.pred, self.spec.action.dim)
@@ -185,15 +191,22 @@ class DiffusionPolicy(nn.Module):
                 raise ValueError(f"The prior has shape {tuple(prior.shape)}, wanted {shape}.")
             x0 = self.normalizer.normalize(ACTION, prior.to(context)).clamp(-self.clip, self.clip)
             x = warm_start(x0, levels[0], self.schedule, generator)
-        return SolveState(context, x, x0, levels, sampler or self.sampler, generator)
+        known = None
+        if guidance is not None:
+            if prior is None or weights is None:
+                raise ValueError("guidance needs a prior to steer to and weights (Tp,).")
+            known = Known(guidance, x0, weights.to(x0)[:, None])
+        return SolveState(context, x, x0, levels, sampler or self.sampler, generator, known=known)
 
     def step(self, state: SolveState) -> SolveState:
         """The solve one network evaluation further."""
         if state.done:
             raise ValueError(f"The solve is done after {state.nfe} steps; begin a new one.")
         x, level, level_next = state.x, state.levels[state.nfe], state.levels[state.nfe + 1]
-        out = self.denoiser(x, x.new_full((len(x), 1), level), state.context)
-        x0 = self.parameterization.to_x0(out, x, level, self.schedule).clamp(-self.clip, self.clip)
+        if state.known is None:
+            x0 = self._estimate(x, level, state.context)
+        else:
+            x, x0 = self._guided(state, state.known, level)
         x_next = state.sampler.step(
             x, x0, level, level_next, self.schedule, state.history, state.generator
         )
@@ -206,7 +219,22 @@ class DiffusionPolicy(nn.Module):
             state.generator,
             state.nfe + 1,
             Evaluation(x0, level),
+            state.known,
         )
+
+    def _estimate(self, x: Tensor, level: float, context: Tensor) -> Tensor:
+        out = self.denoiser(x, x.new_full((len(x), 1), level), context)
+        x0 = self.parameterization.to_x0(out, x, level, self.schedule)
+        return x0.clamp(-self.clip, self.clip)
+
+    def _guided(self, state: SolveState, known: Known, level: float) -> tuple[Tensor, Tensor]:
+        def estimate(x: Tensor) -> Tensor:
+            # A guidance that differentiates leaves inference mode, and so must the context.
+            context = state.context.clone() if x.requires_grad else state.context
+            return self._estimate(x, level, context)
+
+        x, x0 = known.guidance(estimate, state.x, known, level, self.schedule, state.generator)
+        return x, x0.clamp(-self.clip, self.clip)
 
     def actions(self, state: SolveState) -> Tensor:
         """The chunk (B, Tp, A) so far, in physical units, within the spec's bounds."""

@@ -23,9 +23,11 @@ class ColdController:
         policy: DiffusionPolicy,
         num_steps: int = 10,
         sampler: Sampler | None = None,
-        exec_horizon: int = 8,
+        exec_horizon: int | None = 8,
     ) -> None:
-        """`sampler` None is the policy's own."""
+        """`sampler` None is the policy's own, `exec_horizon` None all that it predicts."""
+        if exec_horizon is None:
+            exec_horizon = policy.horizons.pred
         check_exec_horizon(exec_horizon, policy.horizons)
         level_list(num_steps, schedule=policy.schedule)  # a wrong number fails here
         self.policy = policy

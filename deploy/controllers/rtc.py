@@ -1,0 +1,118 @@
+"""Real-time chunking: what will be executed anyway is frozen, the rest of the plan is inpainted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.spec import DataSpec, Obs
+from deploy.chunk import ROUNDING, ActionChunk
+from deploy.controllers.base import NO_COST
+from deploy.controllers.frame_cache import FrameCache
+from deploy.controllers.solve import Plan, device_of, solve
+from policy.backends.base import ExportedDenoiser
+from policy.diffusion_policy import DiffusionPolicy
+from policy.guidance import named_guidance, overlap_weights
+from policy.samplers.base import Sampler, level_list
+from policy.samplers.ddim import DDIM
+
+
+class RTCController:
+    """Black et al. (2025), "Real-Time Execution of Action Chunking Flow Policies", algorithm 1.
+
+        last plan            | c c c c c c |           c: consumed when the new one is asked for
+        new plan          | f f | o o o o | n n n n |
+                             delay  overlap   new
+
+    A plan of `num_steps` NFE from noise every `exec_horizon` ticks. Its first actions f, those of
+    the expected delay, are those of the last plan; the overlap o is bound to it less and less.
+    Without a last plan (first tick, or it has run out) nothing is frozen.
+    """
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        mode: str = "repaint",
+        schedule: str = "exp",
+        max_weight: float = 5.0,
+        num_steps: int = 5,
+        exec_horizon: int = 2,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """`mode` is one of `policy.guidance.MODES`; `sampler` None is DDIM."""
+        horizon = policy.horizons.pred
+        if not 1 <= exec_horizon <= horizon:
+            raise ValueError(
+                f"exec_horizon {exec_horizon} must be in 1..{horizon}, "
+                "the number of actions the policy predicts."
+            )
+        level_list(num_steps, schedule=policy.schedule)  # a wrong number fails here
+        overlap_weights(horizon, 0, horizon, schedule)  # so does an unknown name
+        guidance = named_guidance(mode, max_weight)
+        if guidance.needs_gradients and isinstance(policy.denoiser, ExportedDenoiser):
+            raise ValueError(
+                f"mode {mode!r} differentiates the network, which an exported one cannot; "
+                "choose mode=repaint, mode=identity, or backend=eager."
+            )
+        self.policy, self.exec_horizon = policy, exec_horizon
+        self._dt, self._decay, self._guidance = 1 / policy.spec.rate_hz, schedule, guidance
+        self._cold: dict[str, Any] = {"num_steps": num_steps, "sampler": sampler or DDIM()}
+        self._device = device_of(policy)
+        self._generator = torch.Generator(self._device)
+        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
+        self.reset()
+
+    @property
+    def spec(self) -> DataSpec:
+        """Observations and actions the policy needs."""
+        return self.policy.spec
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the last plan and seed the noise."""
+        self._generator.manual_seed(seed)
+        if self._frames is not None:
+            self._frames.reset()
+        self._chunk: ActionChunk | None = None
+        self.last_nfe = 0
+        self.last_seconds = dict(NO_COST)
+
+    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
+        """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
+        frozen = max(0, math.ceil(delay / self._dt - ROUNDING))
+        if self.exec_horizon + frozen > self.policy.horizons.pred:
+            raise ValueError(
+                f"exec_horizon {self.exec_horizon} and a delay of {frozen} actions go beyond the "
+                f"{self.policy.horizons.pred} the policy predicts: the robot would run out of "
+                "actions. Lower exec_horizon or the delay (fewer num_steps)."
+            )
+        last = self._chunk
+        if last is not None and (stamp - last.t0) / last.dt < self.exec_horizon - ROUNDING:
+            self.last_nfe, self.last_seconds = 0, dict(NO_COST)
+            return last
+        plan = self._plan(obs, stamp, frozen)
+        self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
+        self._chunk = ActionChunk(plan.actions, stamp, self._dt)
+        return self._chunk
+
+    def _plan(self, obs: Obs, stamp: float, frozen: int) -> Plan:
+        last = self._chunk
+        left = 0 if last is None else math.floor(last.remaining(stamp) / self._dt + ROUNDING)
+        if last is None or left == 0:
+            return solve(self.policy, obs, self._generator, self._cold, self._frames)
+        committed = last.actions_from(stamp)
+        frozen = min(frozen, left)
+        prior = torch.from_numpy(committed.astype(np.float32))[None].to(self._device)
+        guided = {
+            "prior": prior,
+            "guidance": self._guidance,
+            "weights": overlap_weights(len(committed), frozen, left, self._decay),
+        }
+        plan = solve(self.policy, obs, self._generator, self._cold | guided, self._frames)
+        actions = plan.actions.copy()
+        # What is executed meanwhile is not a matter of how well the guidance works.
+        actions[:frozen] = committed[:frozen]
+        return replace(plan, actions=actions)
