@@ -16,12 +16,11 @@ from data.spec import Obs
 from deploy.controllers.rti import RTIController
 from deploy.controllers.rti_learned import RTILearnedController
 from envs.history import ObsHistory
-from policy.checkpoint import CheckpointError, load_policy, save_checkpoint
+from policy.checkpoint import WEIGHTS, CheckpointError, load_policy, save_checkpoint
 from policy.distill_prior import DistillConfig, consecutive_plans, distill_prior
 from policy.prior_predictor import (
     ABOUT,
     PREDICTOR,
-    WEIGHTS,
     PriorPredictor,
     load_predictor,
     save_predictor,
@@ -109,6 +108,18 @@ def test_without_a_predictor_the_error_says_how_to_get_one(checkpoint: Path) -> 
         RTILearnedController(load_policy(checkpoint))
     with pytest.raises(CheckpointError, match="not loaded from one"):
         RTILearnedController(tiny_policy())
+
+
+def test_evaluation_without_a_predictor_is_one_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "eval"
+    words = ["eval", f"checkpoint={checkpoint}", "controller=rti_learned", f"out={out}"]
+    assert prise.main(words) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 1
+    assert f"{checkpoint} has no predictor; train one with `prise predictor" in err[0]
+    assert not out.exists()
 
 
 def test_other_weights_damage_and_other_versions_are_refused(trained: Path) -> None:

@@ -67,11 +67,11 @@ def diffusers_step(eps: Tensor, t: int, x: Tensor, betas: Array, noise: Tensor |
     x0 = x0.clamp(-1, 1)
     x0_coefficient = math.sqrt(ab_prev) * betas[t] / (1 - ab)
     x_coefficient = math.sqrt(1 - betas[t]) * (1 - ab_prev) / (1 - ab)
-    previous = x0_coefficient * x0 + x_coefficient * x
+    previous: Tensor = x0_coefficient * x0 + x_coefficient * x
     if t > 0:
         assert noise is not None
         variance = (1 - ab_prev) / (1 - ab) * betas[t]
-        previous = previous + math.sqrt(max(variance, 1e-20)) * noise
+        previous += math.sqrt(max(variance, 1e-20)) * noise
     return previous
 
 
