@@ -111,7 +111,8 @@ def _read(place: Path, how: str) -> tuple[dict[str, Any], bytes]:
     try:
         about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
         version, digest = about["schema_version"], about["weights"]
-        policy, shape = about["policy"], dict(about["shape"])
+        policy = about["policy"]
+        shape = {key: int(about["shape"][key]) for key in ("hidden", "num_layers")}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{place / ABOUT} is damaged: {error!r}; {how}.") from error
     if version != SCHEMA_VERSION:

@@ -135,9 +135,10 @@ def test_other_weights_damage_and_other_versions_are_refused(trained: Path) -> N
         (place / ABOUT).write_text(json.dumps(about | change))
         with pytest.raises(CheckpointError, match=message):
             load_predictor(load_policy(trained))
-    (place / ABOUT).write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
-        load_predictor(load_policy(trained))
+    for text in ("{", json.dumps(about | {"shape": {"width": 8}}), "[]"):
+        (place / ABOUT).write_text(text)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_predictor(load_policy(trained))
 
 
 def test_saving_the_checkpoint_again_removes_it(trained: Path) -> None:
