@@ -29,6 +29,7 @@ VERBS = {
     "bench": "deploy.commands.bench",
     "deploy": "deploy.commands.deploy",
     "export": "deploy.commands.export",
+    "predictor": "deploy.commands.distill_prior",
     "inspect": "deploy.commands.inspect",
     "report": "deploy.report.page",
 }

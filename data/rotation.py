@@ -6,6 +6,7 @@ Quaternions are (w, x, y, z). rot6d is the first two columns of the matrix, one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+ROT6D = ("r00", "r10", "r20", "r01", "r11", "r21")  # names of its dimensions, in order
+
 _DEGENERATE = 1e-8  # below this length a column or quaternion points nowhere
+_PLANELESS = 1e-4  # below this area two columns leave their normal to chance
 
 
 def _array(value: ArrayLike, tail: tuple[int, ...], name: str) -> Array:
@@ -159,3 +163,23 @@ def scale_increment(action: ArrayLike, fraction: ArrayLike) -> Array:
     return np.concatenate(
         [action[..., :3] * f, matrix_to_rot6d(axis_angle_to_matrix(axis_angle))], axis=-1
     )
+
+
+def rot6d_places(names: Sequence[str]) -> tuple[slice, ...]:
+    """Where a rot6d stands among named dimensions: runs of `ROT6D` with any common prefix."""
+    places = []
+    for start in range(len(names) - len(ROT6D) + 1):
+        prefix = names[start].removesuffix(ROT6D[0])
+        if list(names[start : start + len(ROT6D)]) == [prefix + entry for entry in ROT6D]:
+            places.append(slice(start, start + len(ROT6D)))
+    return tuple(places)
+
+
+def orthonormalized(rot6d: ArrayLike, instead: ArrayLike) -> Array:
+    """The rot6d (..., 6) of a rotation; where `rot6d` spans no plane, that of `instead`.
+
+    A mean of rotations that lie opposite to each other spans none.
+    """
+    rot6d, instead = _array(rot6d, (6,), "rot6d"), _array(instead, (6,), "rot6d")
+    area = np.linalg.norm(np.cross(rot6d[..., :3], rot6d[..., 3:]), axis=-1, keepdims=True)
+    return matrix_to_rot6d(rot6d_to_matrix(np.where(area > _PLANELESS, rot6d, instead)))

@@ -155,6 +155,7 @@ def load_policy(
     if not isinstance(built, DiffusionPolicy):
         raise CheckpointError(f"{checkpoint.path} holds a {type(built).__name__}, not a policy.")
     load_weights(built, checkpoint.read_weights(), checkpoint.path)
+    built.folder = checkpoint.path
     return built.to(device).eval().requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,6 +109,7 @@ class DiffusionPolicy(nn.Module):
         self.schedule, self.parameterization, self.sampler = schedule, parameterization, sampler
         self.noise_samples, self.level_power, self.levels = noise_samples, level_power, levels
         self.companding, self.clip = companding, clip
+        self.folder: Path | None = None  # of the checkpoint it was loaded from
         self.low: Tensor
         self.high: Tensor
         self.register_buffer("low", torch.tensor(spec.action.low), persistent=False)
@@ -165,6 +167,7 @@ class DiffusionPolicy(nn.Module):
         generator: Generator | None = None,
         guidance: Guidance | None = None,
         weights: Tensor | None = None,
+        predictor: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> SolveState:
         """A solve before its first step.
 
@@ -178,6 +181,7 @@ class DiffusionPolicy(nn.Module):
             generator: Source of all noise; torch's default one if None.
             guidance: How each estimate is steered to the prior; None does not.
             weights: With `guidance`, how much each action (Tp,) is bound to the prior's.
+            predictor: Makes a better prior of context and prior, in network units.
         """
         levels = level_values(num_steps, start_level, self.schedule.num_levels)
         shape = (len(context), self.horizons.pred, self.spec.action.dim)
@@ -190,6 +194,8 @@ class DiffusionPolicy(nn.Module):
             if prior.shape != shape:
                 raise ValueError(f"The prior has shape {tuple(prior.shape)}, wanted {shape}.")
             x0 = self.normalizer.normalize(ACTION, prior.to(context)).clamp(-self.clip, self.clip)
+            if predictor is not None:
+                x0 = predictor(context, x0).clamp(-self.clip, self.clip)
             x = warm_start(x0, levels[0], self.schedule, generator)
         known = None
         if guidance is not None:

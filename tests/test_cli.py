@@ -84,7 +84,7 @@ def told(capsys: pytest.CaptureFixture[str], home: Path) -> Told:
 def test_unknown_verb_lists_the_verbs(told: Told) -> None:
     assert told("fly") == (
         "prise: error: unknown verb 'fly'; "
-        "known: demo, collect, train, eval, bench, deploy, export, inspect, report."
+        "known: demo, collect, train, eval, bench, deploy, export, predictor, inspect, report."
     )
 
 

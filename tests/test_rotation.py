@@ -159,3 +159,19 @@ def test_a_zero_quaternion_is_an_error() -> None:
 def test_a_wrong_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"action|pose"):
         rot.apply_increment(np.eye(4), np.zeros(7))
+
+
+def test_places_of_rot6d_are_found_by_name() -> None:
+    two = [f"{hand}_{entry}" for hand in ("left", "right") for entry in ("dx", *rot.ROT6D)]
+    assert rot.rot6d_places(two) == (slice(1, 7), slice(8, 14))
+    assert rot.rot6d_places(("dx", "dy", *rot.ROT6D, "grip")) == (slice(2, 8),)
+    assert rot.rot6d_places(("dx", *reversed(rot.ROT6D))) == ()
+    assert rot.rot6d_places(()) == ()
+
+
+@given(rotations(), rotations(), st.floats(0, 1))
+def test_weighted_means_are_made_rotations(a: Rotation, b: Rotation, weight: float) -> None:
+    one, two = (rot.matrix_to_rot6d(r.as_matrix()) for r in (a, b))
+    matrix = rot.rot6d_to_matrix(rot.orthonormalized(weight * one + (1 - weight) * two, two))
+    close(matrix @ matrix.T, np.eye(3), 1e-6)
+    close(rot.orthonormalized(np.zeros(6), two), two)

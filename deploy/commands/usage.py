@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def verbs_text(verbs: list[str]) -> str:
     """One line a verb: the first line of its config."""
-    lines = [f"  {verb:<9}{_head(verb)[0]}" for verb in verbs]
+    lines = [f"  {verb:<11}{_head(verb)[0]}" for verb in verbs]
     lines = ["usage: prise VERB [key=value ...]", "", *lines]
     return "\n".join([*lines, "", "`prise VERB --help` explains a verb."])
 

@@ -15,6 +15,7 @@ from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
 from policy.backends.base import ExportedDenoiser
 from policy.diffusion_policy import DiffusionPolicy
+from policy.discrete import Softened, softened
 from policy.samplers.base import Sampler, level_list
 from policy.samplers.ddim import DDIM
 from policy.warm_start import AsIs, ReNoised, Scaled, WarmStart
@@ -43,14 +44,21 @@ class RTIController:
         cold_steps: int = 10,
         sampler: Sampler | None = None,
         exec_horizon: int = 1,
+        discrete: str = "none",
+        discrete_factor: float = 10.0,
     ) -> None:
-        """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`."""
+        """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`.
+
+        `discrete` is what `policy.discrete.soften` does to the prior.
+        """
         # Levels that do not exist must fail here, not at the second tick of an episode.
         level_list(nfe, start_level, schedule=policy.schedule)
         level_list(cold_steps, schedule=policy.schedule)
         check_exec_horizon(exec_horizon, policy.horizons)
         sampler = DDIM() if sampler is None else sampler
-        warm_start = named_warm_start(warm_start)
+        warm_start = softened(
+            named_warm_start(warm_start), policy.spec.action.discrete, discrete, discrete_factor
+        )
         self.policy, self.exec_horizon = policy, exec_horizon
         self._dt = 1 / policy.spec.rate_hz
         self._cold: dict[str, Any] = {"num_steps": cold_steps, "sampler": sampler}
@@ -65,11 +73,9 @@ class RTIController:
         self._frames = remembered_frames(policy)
         # The last step of a solve gives x0, whatever the sampler makes of x.
         is_exported = isinstance(policy.denoiser, ExportedDenoiser)
-        self._refine = (
-            Refinement(policy, start_level, warm_start, self._frames)
-            if is_exported and nfe == 1
-            else None
-        )
+        # The graph takes factors of the prior, not what becomes of its discrete dimensions.
+        fits = is_exported and nfe == 1 and not isinstance(warm_start, Softened)
+        self._refine = Refinement(policy, start_level, warm_start, self._frames) if fits else None
         self.reset()
 
     @property
