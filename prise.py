@@ -28,6 +28,7 @@ VERBS = {
     "eval": "deploy.commands.evaluate",
     "bench": "deploy.commands.bench",
     "deploy": "deploy.commands.deploy",
+    "calibrate": "deploy.commands.calibrate",
     "export": "deploy.commands.export",
     "inspect": "deploy.commands.inspect",
     "report": "deploy.report.page",

@@ -6,6 +6,7 @@
       weights.safetensors   averaged weights, normaliser inside
       state/                training only: tensors.safetensors, values.json
       manifest.json         schema version, SHA-256 of every file above; written last
+      calibration.json      later, by `prise calibrate`; in no manifest, knows its weights itself
 
 Saving writes `.last.new` beside `last`, then renames `last -> .last.old` and `.last.new -> last`,
 and deletes `.last.old`. After a kill between the renames `.last.old` is the newest whole
@@ -154,6 +155,7 @@ def load_policy(
     if not isinstance(built, DiffusionPolicy):
         raise CheckpointError(f"{checkpoint.path} holds a {type(built).__name__}, not a policy.")
     load_weights(built, checkpoint.read_weights(), checkpoint.path)
+    built.folder = checkpoint.path
     return built.to(device).eval().requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,6 +101,7 @@ class DiffusionPolicy(nn.Module):
         self.schedule, self.parameterization, self.sampler = schedule, parameterization, sampler
         self.noise_samples, self.level_power = noise_samples, level_power
         self.companding, self.clip = companding, clip
+        self.folder: Path | None = None  # of the checkpoint it was loaded from
         self.low: Tensor
         self.high: Tensor
         self.register_buffer("low", torch.tensor(spec.action.low), persistent=False)

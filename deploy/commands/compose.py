@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from deploy.commands.usage import CONFIGS, groups
 
 MISSING = "???"
+# Words that stand for a number which is looked up later.
+WORDS = {"start_level": ("estimated",), "probe_level": ("estimated",)}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list [a,b]"}
 
 
@@ -121,7 +123,7 @@ def _check_values(base: Mapping[str, Any], config: dict[str, Any], prefix: str =
             if isinstance(value, (list, dict)) or value is None:
                 raise ConfigError(f"{name} must be text, got {value!r}.")
             config[key] = str(value)
-        elif not _fits(value, default):
+        elif not _fits(value, default) and value not in WORDS.get(key, ()):
             raise ConfigError(f"{name} must be {KINDS[type(default)]}, got {value!r}.")
 
 
