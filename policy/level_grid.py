@@ -50,7 +50,7 @@ class GridSettings:
     levels: tuple[float, ...] = tuple(k / 20 for k in range(2, 21))
     samples: int = 16
     cold_steps: int = 20
-    reaction_ticks: float = 1.0
+    reaction_ticks: float = 0.33
     cover: float = 1.0
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from prise import VERBS, make_controller
 
 NEEDED = {
     "bench": ["what=gates"],
+    "calibrate": ["checkpoint=x", "dataset.path=x"],
     "eval": ["checkpoint=x"],
     "export": ["checkpoint=x"],
     "inspect": ["path=x"],
@@ -90,7 +91,11 @@ def test_encoders_look_at_what_their_name_says() -> None:
 @pytest.mark.parametrize("name", options("controller"))
 def test_each_controller_builds(name: str) -> None:
     policy = policy_of("encoder=force")
-    assert make_controller(policy, name).spec == policy.spec
+    if name == "adaptive":  # built from a calibrated checkpoint in tests/test_calibrate.py
+        with pytest.raises(ValueError, match="prise calibrate"):
+            make_controller(policy, name)
+    else:
+        assert make_controller(policy, name).spec == policy.spec
 
 
 @pytest.mark.parametrize("option", options("robot"))
@@ -204,3 +209,24 @@ def test_a_wrong_argument_is_explained(argument: str, message: str) -> None:
 def test_a_missing_value_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="checkpoint is needed: add checkpoint="):
         compose("eval", [])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("controller.start_level=estimated", "estimated"),
+        ("controller.start_level=0.4", 0.4),
+        ("controller.start_level=1", 1),
+    ],
+)
+def test_a_level_is_a_number_or_the_word_for_the_calibrated_one(
+    argument: str, value: float | str
+) -> None:
+    config = compose("eval", ["checkpoint=c", argument])
+    assert config["controller"]["start_level"] == value
+    adaptive = compose(
+        "eval", ["checkpoint=c", "controller=adaptive", argument.replace("start", "probe")]
+    )
+    assert adaptive["controller"]["probe_level"] == value
+    with pytest.raises(ConfigError, match="start_level must be a number, got 'guessed'"):
+        compose("eval", ["checkpoint=c", "controller.start_level=guessed"])

@@ -125,9 +125,7 @@ def moments(speed: float) -> Moments:
 def chosen(speed: float, reaction_ticks: float, spread: float = 0.05) -> list[float]:
     """Levels for one evaluation at exec horizons 1, 2, 4 and 8."""
     tenths = tuple(k / 10 for k in range(1, 11))
-    settings = GridSettings(
-        nfes=(1,), levels=tenths, cold_steps=5, reaction_ticks=reaction_ticks
-    )
+    settings = GridSettings(nfes=(1,), levels=tenths, cold_steps=5, reaction_ticks=reaction_ticks)
     return [c.level for c in measure(gaussian(spread), moments(speed), settings).choices]
 
 

@@ -42,7 +42,7 @@ TINY_SPEC = DataSpec(
 class TinyEnv(gymnasium.Env[Any, Action]):
     """`raise_on` and `die_on` are seeds whose episode raises, or takes its process down.
 
-    The goal is thrown to the other side of the tool after `jump_at` ticks; 0 leaves it in place.
+    After `jump_at` ticks the goal is thrown far to the other side of the tool; 0 leaves it.
     """
 
     def __init__(self, raise_on: int = -1, die_on: int = -1, jump_at: int = 0) -> None:
@@ -81,7 +81,8 @@ class TinyEnv(gymnasium.Env[Any, Action]):
         self.T_world_tool = apply_increment(self.T_world_tool, action)
         self.ticks += 1
         if self.ticks == self._jump_at:
-            self.goal = 2 * self.T_world_tool[:2, 3] - self.goal
+            tool = self.T_world_tool[:2, 3]
+            self.goal = tool - 0.08 * np.sign(self.goal - tool)
         distance = self._distance()
         success = distance < 0.003 and float(np.abs(action[:3]).max()) < 0.001
         truncated = self.ticks >= MAX_TICKS and not success

@@ -119,11 +119,13 @@ def _check_values(base: Mapping[str, Any], config: dict[str, Any], prefix: str =
                     f"{name} holds keys of its own, got {value!r}; set {name}.KEY=..."
                 )
             _check_values(default, value, f"{name}.")
+        elif value in WORDS.get(key, ()) or (default in WORDS.get(key, ()) and _fits(value, 0.0)):
+            continue
         elif isinstance(default, str):
             if isinstance(value, (list, dict)) or value is None:
                 raise ConfigError(f"{name} must be text, got {value!r}.")
             config[key] = str(value)
-        elif not _fits(value, default) and value not in WORDS.get(key, ()):
+        elif not _fits(value, default):
             raise ConfigError(f"{name} must be {KINDS[type(default)]}, got {value!r}.")
 
 

@@ -44,7 +44,7 @@ class AdaptiveController:
         policy: DiffusionPolicy,
         probe_level: float | str = ESTIMATED,
         accept_quantile: float = 0.8,
-        restart_quantile: float = 0.98,
+        restart_quantile: float = 0.99,
         raised_nfe: int = 1,
         cold_steps: int = 10,
         contact_quantile: float = 0.98,
