@@ -251,7 +251,7 @@ def test_help_names_every_group_and_key(verb: str, capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert f"prise {verb}" in text
     arguments = [
-        f"{key}=x" for key in ("checkpoint", "path", "run", "what") if f"  {key}: ???" in text
+        f"{key}=x" for key in ("checkpoint", "path", "run", "what") if f"\n  {key}: ???" in text
     ]
     arguments += ["dataset.path=x"] if verb == "calibrate" else []
     config = compose(verb, arguments)
