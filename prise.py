@@ -28,6 +28,7 @@ VERBS = {
     "eval": "deploy.commands.evaluate",
     "bench": "deploy.commands.bench",
     "deploy": "deploy.commands.deploy",
+    "calibrate": "deploy.commands.calibrate",
     "export": "deploy.commands.export",
     "predictor": "deploy.commands.distill_prior",
     "inspect": "deploy.commands.inspect",

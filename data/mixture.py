@@ -86,10 +86,7 @@ class Mixture:
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the episodes, and how they are mixed, from others, without reading them."""
-        parts = [
-            {"episodes": store.num_episodes, "steps": store.num_steps, "digest": _digest(store)}
-            for store in self.stores
-        ]
+        parts = [fingerprint(store) for store in self.stores]
         if len(parts) == 1:
             return parts[0]
         text = json.dumps([self._about, *(part["digest"] for part in parts)])
@@ -233,8 +230,11 @@ def cache_shares(
     return shares
 
 
-def _digest(store: DemoStore) -> str:
-    return hashlib.sha256(store.episode_ends.tobytes() + store.seeds.tobytes()).hexdigest()[:16]
+def fingerprint(store: DemoStore, episodes: int | None = None) -> dict[str, Any]:
+    """What tells the (first so many) episodes of a dataset from others, without reading them."""
+    ends, seeds = store.episode_ends[:episodes], store.seeds[:episodes]
+    digest = hashlib.sha256(ends.tobytes() + seeds.tobytes()).hexdigest()[:16]
+    return {"episodes": len(ends), "steps": int(ends[-1]) if len(ends) else 0, "digest": digest}
 
 
 def _misfit(have: DataSpec, wanted: DataSpec) -> str | None:

@@ -6,6 +6,7 @@
       weights.safetensors   averaged weights, normaliser inside
       state/                training only: tensors.safetensors, values.json
       manifest.json         schema version, SHA-256 of every file above; written last
+      calibration.json      later, by `prise calibrate`; in no manifest, knows its weights itself
 
 Saving writes `.last.new` beside `last`, then renames `last -> .last.old` and `.last.new -> last`,
 and deletes `.last.old`. After a kill between the renames `.last.old` is the newest whole

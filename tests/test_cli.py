@@ -84,7 +84,8 @@ def told(capsys: pytest.CaptureFixture[str], home: Path) -> Told:
 def test_unknown_verb_lists_the_verbs(told: Told) -> None:
     assert told("fly") == (
         "prise: error: unknown verb 'fly'; "
-        "known: demo, collect, train, eval, bench, deploy, export, predictor, inspect, report."
+        "known: demo, collect, train, eval, bench, deploy, calibrate, export, predictor, inspect, "
+        "report."
     )
 
 
@@ -251,8 +252,9 @@ def test_help_names_every_group_and_key(verb: str, capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert f"prise {verb}" in text
     arguments = [
-        f"{key}=x" for key in ("checkpoint", "path", "run", "what") if f"  {key}: ???" in text
+        f"{key}=x" for key in ("checkpoint", "path", "run", "what") if f"\n  {key}: ???" in text
     ]
+    arguments += ["dataset.path=x"] if verb == "calibrate" else []
     config = compose(verb, arguments)
     assert [key for key in config if key != "choices" and key not in text] == []
 
@@ -271,7 +273,7 @@ def test_controller_settings_can_be_overridden_by_library_users(force_checkpoint
     policy = prise.load_policy(force_checkpoint)
     controller = prise.make_controller(policy, "cold_ddim", exec_horizon=4)
     assert getattr(controller, "exec_horizon", None) == 4
-    with pytest.raises(ValueError, match="controller 'pid' is unknown; known: cold_ddim"):
+    with pytest.raises(ValueError, match="controller 'pid' is unknown; known: adaptive, cold_ddim"):
         prise.make_controller(policy, "pid")
 
 

@@ -22,6 +22,7 @@ from prise import VERBS, make_controller
 
 NEEDED = {
     "bench": ["what=gates"],
+    "calibrate": ["checkpoint=x", "dataset.path=x"],
     "eval": ["checkpoint=x"],
     "export": ["checkpoint=x"],
     "inspect": ["path=x"],
@@ -29,7 +30,10 @@ NEEDED = {
     "report": ["run=x"],
 }
 # Controllers that want more than a policy: what they say without it.
-NEEDED_FILES = {"rti_learned": "a predictor lies in a checkpoint's folder"}
+NEEDED_FILES = {
+    "rti_learned": "a predictor lies in a checkpoint's folder",
+    "adaptive": "prise calibrate",  # built from a calibrated checkpoint in tests/test_calibrate.py
+}
 HORIZONS = Horizons(obs=2, pred=16, window=32)
 SPEC = pry_spec(image_size=32, cameras=("wrist", "scene"))
 METAWORLD = metaworld_spec("reach", image_size=32, cameras=())
@@ -215,3 +219,24 @@ def test_a_wrong_argument_is_explained(argument: str, message: str) -> None:
 def test_a_missing_value_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="checkpoint is needed: add checkpoint="):
         compose("eval", [])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("controller.start_level=estimated", "estimated"),
+        ("controller.start_level=0.4", 0.4),
+        ("controller.start_level=1", 1),
+    ],
+)
+def test_a_level_is_a_number_or_the_word_for_the_calibrated_one(
+    argument: str, value: float | str
+) -> None:
+    config = compose("eval", ["checkpoint=c", argument])
+    assert config["controller"]["start_level"] == value
+    adaptive = compose(
+        "eval", ["checkpoint=c", "controller=adaptive", argument.replace("start", "probe")]
+    )
+    assert adaptive["controller"]["probe_level"] == value
+    with pytest.raises(ConfigError, match="start_level must be a number, got 'guessed'"):
+        compose("eval", ["checkpoint=c", "controller.start_level=guessed"])

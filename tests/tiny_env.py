@@ -40,10 +40,14 @@ TINY_SPEC = DataSpec(
 
 
 class TinyEnv(gymnasium.Env[Any, Action]):
-    """`raise_on` and `die_on` are seeds whose episode raises, or takes its process down."""
+    """`raise_on` and `die_on` are seeds whose episode raises, or takes its process down.
 
-    def __init__(self, raise_on: int = -1, die_on: int = -1) -> None:
+    After `jump_at` ticks the goal is thrown far to the other side of the tool; 0 leaves it.
+    """
+
+    def __init__(self, raise_on: int = -1, die_on: int = -1, jump_at: int = 0) -> None:
         self.data_spec = TINY_SPEC
+        self._jump_at = jump_at
         self._raise_on, self._die_on = raise_on, die_on
         action = TINY_SPEC.action
         low, high = np.array(action.low, np.float32), np.array(action.high, np.float32)
@@ -76,6 +80,9 @@ class TinyEnv(gymnasium.Env[Any, Action]):
             raise ValueError(f"action {action} is out of bounds.")
         self.T_world_tool = apply_increment(self.T_world_tool, action)
         self.ticks += 1
+        if self.ticks == self._jump_at:
+            tool = self.T_world_tool[:2, 3]
+            self.goal = tool - 0.08 * np.sign(self.goal - tool)
         distance = self._distance()
         success = distance < 0.003 and float(np.abs(action[:3]).max()) < 0.001
         truncated = self.ticks >= MAX_TICKS and not success

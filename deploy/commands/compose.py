@@ -22,6 +22,8 @@ from envs.metaworld.tasks import task_named
 MISSING = "???"
 METAWORLD = "metaworld"  # the option of `env` that holds many tasks
 COMPANIONS = ("expert", "dataset")  # groups that follow `env` where both have the option
+# Words that stand for a number which is looked up later.
+WORDS = {"start_level": ("estimated",), "probe_level": ("estimated",)}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list [a,b]"}
 
 
@@ -154,6 +156,8 @@ def _check_values(base: Mapping[str, Any], config: dict[str, Any], prefix: str =
                     f"{name} holds keys of its own, got {value!r}; set {name}.KEY=..."
                 )
             _check_values(default, value, f"{name}.")
+        elif value in WORDS.get(key, ()) or (default in WORDS.get(key, ()) and _fits(value, 0.0)):
+            continue
         elif isinstance(default, str):
             if isinstance(value, (list, dict)) or value is None:
                 raise ConfigError(f"{name} must be text, got {value!r}.")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from data.formats.zarr_store import open_zarr
+from data.mixture import fingerprint
 from policy.checkpoint import load_policy
 from policy.distill_prior import DistillConfig, distill_prior
 from policy.prior_predictor import save_predictor
-from policy.train_data import fingerprint
 
 
 def run(config: dict[str, Any]) -> int:

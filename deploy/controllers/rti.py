@@ -14,6 +14,7 @@ from deploy.controllers.exported_frames import remembered_frames
 from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
 from policy.backends.base import ExportedDenoiser
+from policy.calibration import calibrated_level, read_calibration
 from policy.diffusion_policy import DiffusionPolicy
 from policy.discrete import Softened, softened
 from policy.samplers.base import Sampler, level_list
@@ -38,7 +39,7 @@ class RTIController:
     def __init__(
         self,
         policy: DiffusionPolicy,
-        start_level: float = 0.3,
+        start_level: float | str = 0.3,
         nfe: int = 1,
         warm_start: WarmStart | str = "renoised",
         cold_steps: int = 10,
@@ -49,8 +50,14 @@ class RTIController:
     ) -> None:
         """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`.
 
-        `discrete` is what `policy.discrete.soften` does to the prior.
+        `start_level` "estimated" is the one in the checkpoint's calibration for this `nfe` and
+        `exec_horizon`; `discrete` is what `policy.discrete.soften` does to the prior.
         """
+        if isinstance(start_level, str):
+            calibration = read_calibration(policy)
+            start_level = calibrated_level(
+                calibration, start_level, str(warm_start), exec_horizon, nfe
+            )
         # Levels that do not exist must fail here, not at the second tick of an episode.
         level_list(nfe, start_level, schedule=policy.schedule)
         level_list(cold_steps, schedule=policy.schedule)

@@ -25,12 +25,21 @@ class RTILearnedController(RTIController):
         warm_start: WarmStart | str = "renoised",
         cold_steps: int = 10,
         sampler: Sampler | None = None,
+        exec_horizon: int = 1,
         discrete: str = "none",
         discrete_factor: float = 10.0,
     ) -> None:
         """As `RTIController`; CheckpointError where the checkpoint has no predictor."""
         super().__init__(
-            policy, start_level, nfe, warm_start, cold_steps, sampler, discrete, discrete_factor
+            policy,
+            start_level,
+            nfe,
+            warm_start,
+            cold_steps,
+            sampler,
+            exec_horizon,
+            discrete,
+            discrete_factor,
         )
         self._warm["predictor"] = load_predictor(policy)
         self._refine = None  # an exported graph of a tick has no place for a predictor
