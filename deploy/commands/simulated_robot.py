@@ -25,6 +25,7 @@ from deploy.commands.simulation import (
 from deploy.garbage import freeze_garbage_collector
 from deploy.loop import LoopStats, RealTimeLoop
 from deploy.safety import SafetyLayer, SafetyLimits
+from deploy.seam import SeamSettings
 from deploy.sim_robot import SimRobot
 from envs.evaluate import ending
 from policy.checkpoint import load_policy
@@ -62,6 +63,7 @@ def run(config: dict[str, Any]) -> int:
         checkpoint, config["controller"], settings.torch_threads, backend=config["backend"]
     )().controller
     env = matching_env(config["env"], spec)()
+    seam = SeamSettings(**config["seam"])
     clock = MonotonicClock()
     robot = SimRobot(env, clock)
     seeds = seeds_of(config)
@@ -69,7 +71,9 @@ def run(config: dict[str, Any]) -> int:
     runs = []
     for seed in tqdm(seeds, unit="episode", desc="deploy"):
         safety = SafetyLayer(robot.spec, settings.safety)
-        loop = RealTimeLoop(robot, controller, safety, horizons, settings.command_rate_hz, clock)
+        loop = RealTimeLoop(
+            robot, controller, safety, horizons, settings.command_rate_hz, clock, seam
+        )
         runs.append(_episode(env, robot, loop, seed))
     robot.close()
     rows = _rows(runs, {"task": spec.task, "obs": senses(spec), **_about(config)})

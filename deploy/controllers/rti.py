@@ -10,7 +10,9 @@ import torch
 from data.spec import DataSpec, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import NO_COST
+from deploy.controllers.budget import StepBudget
 from deploy.controllers.frame_cache import FrameCache
+from deploy.controllers.punctual import PunctualSolve
 from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
 from policy.backends.base import ExportedDenoiser
@@ -42,8 +44,12 @@ class RTIController:
         warm_start: WarmStart | str = "renoised",
         cold_steps: int = 10,
         sampler: Sampler | None = None,
+        deadline_ms: float | None = None,
     ) -> None:
-        """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`."""
+        """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`.
+
+        With `deadline_ms` updates return in time, with fewer evaluations or the old chunk.
+        """
         # Levels that do not exist must fail here, not at the second tick of an episode.
         level_list(nfe, start_level, schedule=policy.schedule)
         level_list(cold_steps, schedule=policy.schedule)
@@ -66,6 +72,7 @@ class RTIController:
         self._refine = (
             Refinement(policy, start_level, warm_start) if is_exported and nfe == 1 else None
         )
+        self._punctual = None if deadline_ms is None else PunctualSolve(policy.spec, deadline_ms)
         self.reset()
 
     @property
@@ -75,6 +82,8 @@ class RTIController:
 
     def reset(self, seed: int = 0) -> None:
         """Forget the previous plan and seed the noise: the next tick plans from noise."""
+        if self._punctual is not None:
+            self._punctual.reset()
         self._generator.manual_seed(seed)
         if self._frames is not None:
             self._frames.reset()
@@ -83,22 +92,33 @@ class RTIController:
         self.last_seconds = dict(NO_COST)
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-        """A new chunk from `stamp` on."""
-        plan = self._plan(obs, stamp)
+        """A new chunk from `stamp` on; with a deadline, the newest that is ready in time."""
+        if self._punctual is not None:
+            chunk = self._punctual.update(obs, stamp, self._plan)
+            self.last_nfe = self._punctual.last_nfe
+            self.last_seconds = self._punctual.last_seconds
+            return chunk
+        plan = self._plan(obs, self._chunk, stamp)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
         self._chunk = ActionChunk(plan.actions, stamp, self._dt)
         return self._chunk
 
-    def _plan(self, obs: Obs, stamp: float) -> Plan:
-        last = self._chunk
+    def _plan(
+        self,
+        obs: Obs,
+        last: ActionChunk | None,
+        stamp: float,
+        budget: StepBudget | None = None,
+    ) -> Plan:
         # A plan that has run out says nothing about `stamp`.
         if last is None or last.remaining(stamp) == 0:
+            # However long it takes: nothing is in force that it could be late for.
             return solve(self.policy, obs, self._generator, self._cold, self._frames)
         if self._refine is not None:
             return self._refine(obs, last, stamp, self._generator)
         prior = torch.from_numpy(last.actions_from(stamp).astype(np.float32))[None]
         begin = {**self._warm, "prior": prior.to(self._device)}
-        return solve(self.policy, obs, self._generator, begin, self._frames)
+        return solve(self.policy, obs, self._generator, begin, self._frames, budget)
 
 
 def named_warm_start(choice: WarmStart | str) -> WarmStart:
