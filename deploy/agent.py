@@ -17,6 +17,7 @@ from data.build import build
 from data.spec import DataSpec, Horizons, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import Controller
+from deploy.seam import Seam, SeamSettings
 from envs.history import ObsHistory
 from policy.allocator import keep_freed_memory
 from policy.export import load_for_acting
@@ -37,22 +38,29 @@ class LockstepAgent:
 
     With a delay of d ticks the chunk computed from the observation at tick k can be used from tick
     k + d on, with its action d; the older chunk goes on until then, and before the first one the
-    tool stands still.
+    tool stands still. `seam` says how one chunk takes over from another.
     """
 
     def __init__(
-        self, controller: Controller, spec: DataSpec, horizons: Horizons, delay: int = 0
+        self,
+        controller: Controller,
+        spec: DataSpec,
+        horizons: Horizons,
+        delay: int = 0,
+        seam: SeamSettings | None = None,
     ) -> None:
         if delay < 0:
             raise ValueError(f"delay must be 0 or more ticks, got {delay}.")
         self.controller, self.spec, self.delay = controller, spec, delay
         self._history = ObsHistory(spec, horizons)
+        self._seam = Seam(spec.action, seam)
         self.reset(0)
 
     def reset(self, seed: int) -> None:
         """Start an episode: no history, no chunk, noise from `seed`."""
         self.controller.reset(seed)
         self._history.reset()
+        self._seam.reset()
         self._tick = 0
         self._chunk: ActionChunk | None = None
         self._action = self.spec.action.still
@@ -71,7 +79,7 @@ class LockstepAgent:
         self._note(time.perf_counter() - started)
         self._coming.append((self._tick + self.delay, chunk))
         while self._coming and self._coming[0][0] <= self._tick:
-            self._chunk = self._coming.popleft()[1]
+            self._chunk = self._seam.enter(self._coming.popleft()[1], stamp)
         self._tick += 1
         self._action = self._at(stamp)
         self.executed.append(Executed(stamp, self._chunk, self._action))
@@ -109,6 +117,7 @@ class AgentFactory:
     threads: int = 1
     delay: int = 0
     backend: Mapping[str, Any] = field(default_factory=dict)  # {}: eager torch
+    seam: Mapping[str, Any] = field(default_factory=dict)  # of SeamSettings; {}: none
 
     def __call__(self) -> LockstepAgent:
         """The agent, warmed up; sets this process's torch threads and allocator."""
@@ -117,7 +126,8 @@ class AgentFactory:
         backend = build(self.backend) if self.backend else None
         policy = load_for_acting(self.checkpoint, backend, self.threads)
         controller = build(self.controller, policy=policy)
-        agent = LockstepAgent(controller, policy.spec, policy.horizons, self.delay)
+        seam = SeamSettings(**self.seam)
+        agent = LockstepAgent(controller, policy.spec, policy.horizons, self.delay, seam)
         warm_up(agent)
         return agent
 

@@ -15,9 +15,11 @@ from deploy.latency import LatencyWindow
 from deploy.placement import Placement, pin_thread
 from deploy.robot_io import RobotIO
 from deploy.safety import SafetyLayer
+from deploy.seam import Seam, SeamSettings
 from envs.history import ObsHistory
 
 LATENCIES_KEPT = 100_000
+PLANS_UNDER_WAY = 64  # updates that a plan may be under way for, in which its start is remembered
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class RealTimeLoop:
 
     A chunk counts from its observation's stamp. It enters as soon as it is there, with the first
     action that can still be executed, and so what has been consumed is known and not assumed.
+    `seam` says how it takes over from the chunk before it.
 
     Whatever ends a thread ends both, and the robot holds. `stop` raises the thread's error.
     """
@@ -62,6 +65,7 @@ class RealTimeLoop:
         command_rate_hz: float = 50.0,
         clock: Clock | None = None,
         pin: Placement | None = None,
+        seam: SeamSettings | None = None,
     ) -> None:
         robot.spec.check_provides(controller.spec, "the policy")
         if command_rate_hz < controller.spec.rate_hz:
@@ -76,6 +80,7 @@ class RealTimeLoop:
         self._period = 1 / command_rate_hz
         self._tick = 1 / controller.spec.rate_hz
         self._history = ObsHistory(controller.spec, horizons)
+        self._seam = Seam(controller.spec.action, seam)
         self._chunk: ActionChunk | None = None  # in force; replaced as a whole, never changed
         self._commanded: ActionChunk | None = None
         self._stopping = threading.Event()
@@ -83,6 +88,8 @@ class RealTimeLoop:
         self._latency_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._reaction_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._nfe: deque[int] = deque(maxlen=LATENCIES_KEPT)
+        # (stamp of an observation, when its update began)
+        self._begun: deque[tuple[float, float]] = deque(maxlen=PLANS_UNDER_WAY)
         self._misses = self._commands = self._overruns = self._superseded = 0
 
     def start(self, seed: int = 0) -> None:
@@ -153,6 +160,7 @@ class RealTimeLoop:
 
     def _restart(self, seed: int) -> None:
         self._chunk = None
+        self._seam.reset()
         self.controller.reset(seed)
 
     def _newest(self) -> float | None:
@@ -168,18 +176,21 @@ class RealTimeLoop:
     def _planned(self, windowed: Obs, stamp: float) -> ActionChunk:
         started = self._clock.now()
         delay = started + self.latency.p95 - stamp
+        self._begun.append((stamp, started))
         chunk = self.controller.update(windowed, stamp, delay)
         done = self._clock.now()
         self._latency_s.append(done - started)
         self._nfe.append(self.controller.last_nfe)
         if self.controller.last_nfe:
-            self.latency.add(done - started)
+            # A plan may have been begun in an earlier update than it is ready in.
+            begun = next((at for seen, at in reversed(self._begun) if seen == chunk.t0), started)
+            self.latency.add(done - begun)
         if done - stamp > self._tick:
             self._misses += 1
         return chunk
 
     def _publish(self, chunk: ActionChunk) -> None:
-        last = self._chunk
+        last, chunk = self._chunk, self._seam.enter(chunk, self._clock.now())
         if chunk is not last:
             self._superseded += last is not None and last is not self._commanded
             self._chunk = chunk

@@ -20,12 +20,14 @@ from deploy.loop import RealTimeLoop
 from deploy.placement import Placement
 from deploy.robot_io import STAND_STILL
 from deploy.safety import SafetyLayer, SafetyLimits
+from deploy.seam import SeamSettings
 from deploy.sim_robot import SimRobot
 from tests.tiny_env import TINY_SPEC, tiny_env
 from tests.tiny_policy import TINY_HORIZONS, tiny_policy
 
 HORIZONS = Horizons(obs=2, pred=8, window=16)
 DX = 0.005
+SIGNS = np.array([[1.0] * 9, [-1.0, 1, 1, 1, 1, 1, 1, 1, 1]])
 
 
 class ListeningRobot(SimRobot):
@@ -216,6 +218,41 @@ def test_the_controller_is_told_the_delay_to_expect() -> None:
     loop.stop()
     # The first updates warm up and do not count.
     assert Noting.delays[-1] == pytest.approx(0.055, abs=0.03)
+
+
+def test_the_delay_counts_from_the_update_in_which_a_plan_was_begun() -> None:
+    class Late(SteadyController):
+        """Each update gives the plan that the one before began."""
+
+        begun: float | None = None
+
+        def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
+            chunk = super().update(obs, stamp if self.begun is None else self.begun)
+            self.begun = stamp
+            return chunk
+
+    loop = RealTimeLoop(ListeningRobot(), Late(), safety(), HORIZONS)
+    loop.start()
+    time.sleep(1.0)
+    loop.stop()
+    assert loop.latency.p95 > 0.05  # a tick is 0.1 s, an update takes nothing
+
+
+def test_chunks_are_blended_where_they_enter(robot: ListeningRobot) -> None:
+    class Swaying(SteadyController):
+        """To and fro along x."""
+
+        def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
+            chunk = super().update(obs, stamp)
+            return ActionChunk(chunk.actions * SIGNS[self.updates % 2], stamp, 0.1)
+
+    loop = RealTimeLoop(robot, Swaying(), safety(), HORIZONS, seam=SeamSettings(blend_ticks=2))
+    loop.start()
+    time.sleep(0.7)
+    loop.stop()
+    sizes = np.abs([a[0] for a in robot.commands]) / (DX / 5)
+    assert sizes.max() <= 1 + 1e-6
+    assert sizes.min() < 0.9
 
 
 def test_a_small_real_policy_keeps_two_seconds_of_real_time() -> None:

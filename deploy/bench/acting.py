@@ -102,14 +102,17 @@ def load_engines(
     known = sorted(path.stem for path in (CONFIGS / "backend").glob("*.yaml"))
     if unknown := sorted(set(names) - set(known)):
         raise ValueError(f"backends {unknown} are unknown; known: {', '.join(known)}.")
-    configs = {
-        name: yaml.safe_load((CONFIGS / f"backend/{name}.yaml").read_text(encoding="utf-8"))
-        for name in names
-    }
+    configs = {name: engine_config(name) for name in names}
     return {
         name: load_for_acting(checkpoint, build(config) if config else None, threads)
         for name, config in configs.items()
     }
+
+
+def engine_config(name: str) -> dict[str, Any]:
+    """The config of the engine called `name`; nothing for eager torch."""
+    text = (CONFIGS / f"backend/{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text) or {}
 
 
 def make_arm(

@@ -11,9 +11,11 @@ from deploy.commands.simulation import seeds_of
 # What -> function of the command's config, which gives the exit status.
 BENCHES = {
     "acting": "deploy.bench.acting.run",
+    "deadline": "deploy.bench.deadline.run",
     "gates": "deploy.commands.bench.gates",
     "engine": "deploy.bench.engine.run",
     "grid": "deploy.bench.grid.run.run",
+    "overhead": "deploy.bench.overhead.run",
     "tick": "deploy.bench.tick.run",
     "train": "deploy.bench.train_step.run",
     "scale": "deploy.bench.scale.run",

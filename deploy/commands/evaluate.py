@@ -30,7 +30,12 @@ def run(config: dict[str, Any]) -> int:
     checkpoint, controller = Path(config["checkpoint"]), config["controller"]
     seeds = seeds_of(config)
     agent = AgentFactory(
-        checkpoint, controller, config["threads"], config["delay"], config["backend"]
+        checkpoint,
+        controller,
+        config["threads"],
+        config["delay"],
+        config["backend"],
+        config["seam"],
     )
     # Built here too: a setting that does not fit fails now and not in a worker.
     spec = agent().spec

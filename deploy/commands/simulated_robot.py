@@ -26,6 +26,7 @@ from deploy.garbage import freeze_garbage_collector
 from deploy.loop import LoopStats, RealTimeLoop
 from deploy.placement import Placement, pinned
 from deploy.safety import SafetyLayer, SafetyLimits
+from deploy.seam import SeamSettings
 from deploy.sim_robot import SimRobot
 from envs.evaluate import ending
 from policy.checkpoint import load_policy
@@ -66,6 +67,7 @@ def run(config: dict[str, Any]) -> int:
     with pinned(settings.pin.plan):
         controller = agent().controller
     env = matching_env(config["env"], spec)()
+    seam = SeamSettings(**config["seam"])
     clock = MonotonicClock()
     robot = SimRobot(env, clock)
     seeds = seeds_of(config)
@@ -74,7 +76,7 @@ def run(config: dict[str, Any]) -> int:
     for seed in tqdm(seeds, unit="episode", desc="deploy"):
         safety = SafetyLayer(robot.spec, settings.safety)
         rate = settings.command_rate_hz
-        loop = RealTimeLoop(robot, controller, safety, horizons, rate, clock, settings.pin)
+        loop = RealTimeLoop(robot, controller, safety, horizons, rate, clock, settings.pin, seam)
         runs.append(_episode(env, robot, loop, seed))
     robot.close()
     rows = _rows(runs, {"task": spec.task, "obs": senses(spec), **_about(config)})

@@ -10,7 +10,9 @@ import torch
 from data.spec import DataSpec, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import NO_COST, check_exec_horizon
+from deploy.controllers.budget import StepBudget
 from deploy.controllers.exported_frames import remembered_frames
+from deploy.controllers.punctual import PunctualSolve
 from deploy.controllers.refinement import Refinement
 from deploy.controllers.solve import Plan, device_of, solve
 from policy.backends.base import ExportedDenoiser
@@ -47,11 +49,13 @@ class RTIController:
         exec_horizon: int = 1,
         discrete: str = "none",
         discrete_factor: float = 10.0,
+        deadline_ms: float | None = None,
     ) -> None:
         """`sampler` None is DDIM; a name of `WARM_STARTS` or an object is a `warm_start`.
 
         `start_level` "estimated" is the one in the checkpoint's calibration for this `nfe` and
-        `exec_horizon`; `discrete` is what `policy.discrete.soften` does to the prior.
+        `exec_horizon`; `discrete` is what `policy.discrete.soften` does to the prior. With
+        `deadline_ms` updates return in time, with fewer evaluations or the old chunk.
         """
         if isinstance(start_level, str):
             calibration = read_calibration(policy)
@@ -83,6 +87,7 @@ class RTIController:
         # The graph takes factors of the prior, not what becomes of its discrete dimensions.
         fits = is_exported and nfe == 1 and not isinstance(warm_start, Softened)
         self._refine = Refinement(policy, start_level, warm_start, self._frames) if fits else None
+        self._punctual = None if deadline_ms is None else PunctualSolve(policy.spec, deadline_ms)
         self.reset()
 
     @property
@@ -92,6 +97,8 @@ class RTIController:
 
     def reset(self, seed: int = 0) -> None:
         """Forget the previous plan and seed the noise: the next tick plans from noise."""
+        if self._punctual is not None:
+            self._punctual.reset()
         self._generator.manual_seed(seed)
         if self._frames is not None:
             self._frames.reset()
@@ -100,26 +107,43 @@ class RTIController:
         self.last_seconds = dict(NO_COST)
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-        """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
-        last, count = self._chunk, self.exec_horizon
-        if count > 1 and last is not None and not last.is_used_up(stamp, count):
+        """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last.
+
+        With a deadline, the newest that is ready in time.
+        """
+        if self._punctual is not None:
+            chunk = self._punctual.update(obs, stamp, self._plan, self._is_due)
+            self.last_nfe = self._punctual.last_nfe
+            self.last_seconds = self._punctual.last_seconds
+            return chunk
+        if self._chunk is not None and not self._is_due(self._chunk, stamp):
             self.last_nfe, self.last_seconds = 0, dict(NO_COST)
-            return last
-        plan = self._plan(obs, stamp)
+            return self._chunk
+        plan = self._plan(obs, self._chunk, stamp)
         self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
         self._chunk = ActionChunk(plan.actions, stamp, self._dt)
         return self._chunk
 
-    def _plan(self, obs: Obs, stamp: float) -> Plan:
-        last = self._chunk
+    def _is_due(self, chunk: ActionChunk, stamp: float) -> bool:
+        """Every update plans where one action is executed of each plan."""
+        return self.exec_horizon == 1 or chunk.is_used_up(stamp, self.exec_horizon)
+
+    def _plan(
+        self,
+        obs: Obs,
+        last: ActionChunk | None,
+        stamp: float,
+        budget: StepBudget | None = None,
+    ) -> Plan:
         # A plan that has run out says nothing about `stamp`.
         if last is None or last.remaining(stamp) == 0:
+            # However long it takes: nothing is in force that it could be late for.
             return solve(self.policy, obs, self._generator, self._cold, self._frames)
         if self._refine is not None:
             return self._refine(obs, last, stamp, self._generator)
         prior = torch.from_numpy(last.actions_from(stamp).astype(np.float32))[None]
         begin = {**self._warm, "prior": prior.to(self._device)}
-        return solve(self.policy, obs, self._generator, begin, self._frames)
+        return solve(self.policy, obs, self._generator, begin, self._frames, budget)
 
 
 def named_warm_start(choice: WarmStart | str) -> WarmStart:

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.spec import DataSpec, Horizons, Obs
-from policy.diffusion_policy import DiffusionPolicy
+from deploy.controllers.budget import StepBudget
+from policy.diffusion_policy import DiffusionPolicy, SolveState
+
+STEP, FINISH = "step", "finish"  # parts of a solve that a budget knows: an evaluation, the rest
 
 
 class Frames(Protocol):
@@ -70,21 +73,48 @@ def solve(
     generator: torch.Generator,
     begin: Mapping[str, Any],
     frames: Frames | None = None,
+    budget: StepBudget | None = None,
 ) -> Plan:
     """Encode once, then denoise to the end; `begin` goes to `DiffusionPolicy.begin`.
 
-    With `frames` only those are encoded that it does not know yet.
+    With `frames` only those are encoded that it does not know yet. With a `budget` fewer steps are
+    made if time is short: a coarser list of levels, and if it runs out nevertheless, the chunk so
+    far. One step is made in any case.
     """
     device = generator.device  # the policy's; looking through its parameters takes longer
     started = time.perf_counter()
     batch = to_batch(obs, policy.spec, device)
     context = policy.encode(batch) if frames is None else frames.encode(obs, batch)  # (1, N, D)
     encoded = seconds_now(device)
-    state = policy.begin(context, generator=generator, **begin)
-    nfe = 0
-    while not state.done:
-        state = policy.step(state)
-        nfe += 1
-    actions = policy.actions(state)[0].double().cpu().numpy()  # (Tp, A)
+    if budget is None:
+        state = policy.begin(context, generator=generator, **begin)
+        while not state.done:
+            state = policy.step(state)
+        actions = _physical(policy, state)
+    else:
+        state, actions = _within(budget, policy, context, {**begin, "generator": generator})
     done = time.perf_counter()
-    return Plan(actions, nfe, {"encode": encoded - started, "solve": done - encoded})
+    return Plan(actions, state.nfe, {"encode": encoded - started, "solve": done - encoded})
+
+
+def _within(
+    budget: StepBudget, policy: DiffusionPolicy, context: Tensor, begin: Mapping[str, Any]
+) -> tuple[SolveState, NDArray[np.float64]]:
+    device = context.device
+
+    def step() -> SolveState:
+        following = policy.step(state)
+        seconds_now(device)  # what was only asked of a device has not been done
+        return following
+
+    steps = max(1, budget.count(STEP, begin["num_steps"], FINISH))
+    state = policy.begin(context, **{**begin, "num_steps": steps})
+    while not state.done and (state.nfe == 0 or budget.allows(STEP, FINISH)):
+        state = budget.run(STEP, step)
+    return state, budget.run(FINISH, lambda: _physical(policy, state))
+
+
+def _physical(policy: DiffusionPolicy, state: SolveState) -> NDArray[np.float64]:
+    """The chunk (Tp, A) of a solve so far, in physical units."""
+    actions: NDArray[np.float64] = policy.actions(state)[0].double().cpu().numpy()
+    return actions

@@ -56,6 +56,7 @@ def _run_policy_node(config: Mapping[str, Any], settings: PolicyNodeSettings) ->
     # Imported here: the simulated robot's process must never load torch, see envs/rendering.py.
     from deploy.agent import AgentFactory
     from deploy.ros2.node import PolicyNode
+    from deploy.seam import SeamSettings
     from policy.checkpoint import open_checkpoint
 
     if config.get("checkpoint") is None:
@@ -75,6 +76,7 @@ def _run_policy_node(config: Mapping[str, Any], settings: PolicyNodeSettings) ->
             settings,
             context,
             str(checkpoint),
+            SeamSettings(**config.get("seam", {})),
         )
         freeze_garbage_collector()
         log.info("policy node is ready; nothing moves before ~/enable is called")

@@ -23,6 +23,7 @@ from deploy.ros2.robot import Ros2Robot
 from deploy.ros2.settings import PolicyNodeSettings
 from deploy.ros2.wire import Spinner
 from deploy.safety import SafetyLayer
+from deploy.seam import SeamSettings
 
 NAME = "prise_policy"
 POLL = 0.05  # [s] between looks at what the threads report
@@ -65,9 +66,10 @@ class PolicyNode(Node):
         settings: PolicyNodeSettings,
         context: Context | None = None,
         info: str = "",
+        seam: SeamSettings | None = None,
     ) -> None:
         super().__init__(NAME, context=context)
-        self._settings, self._horizons = settings, horizons
+        self._settings, self._horizons, self._seam = settings, horizons, seam
         self._spec: DataSpec = controller.spec
         self._declare(settings, info)
         self._robot = Ros2Robot(self, self._spec, settings)
@@ -141,6 +143,7 @@ class PolicyNode(Node):
             self._horizons,
             command_rate_hz=self._settings.command_rate_hz,
             pin=self._settings.pin,
+            seam=self._seam,
         )
         self._safety.enable(True)
         loop.start(seed=self._runs)
