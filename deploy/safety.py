@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.rotation import (
-    apply_increment,
-    pose9_to_matrix,
-    rot6d_to_matrix,
-    scale_increment,
-)
+from data.rotation import apply_increment, pose9_to_matrix
 from data.spec import DataSpec, Obs
 from deploy.robot_io import STAND_STILL
+from deploy.turn import Turn
 
 Array = NDArray[np.float64]
 
@@ -66,6 +63,9 @@ class SafetyLayer:
                 f"actions must be tool increments of {len(STAND_STILL)} numbers "
                 f"(translation, rot6d), got {spec.action.names}."
             )
+        slack = TOLERANCE * np.maximum(1.0, np.abs(self._high - self._low))
+        low, high = (self._low - slack)[3:].tolist(), (self._high + slack)[3:].tolist()
+        self._turns = list(zip(low, high, strict=True))  # bounds of rot6d
         if not _within(STAND_STILL, self._low, self._high):
             raise ValueError(f"action bounds must allow standing still, {STAND_STILL.tolist()}.")
         self._wrench_keys = [k for k, s in spec.obs.items() if s.modality == "wrench"]
@@ -130,8 +130,10 @@ class SafetyLayer:
             self.holds[reason] += 1
             return None
         fraction = min(1.0, duration * self._rate_hz)
-        limited = scale_increment(self._limited_rotation(action), fraction)
-        limited[:3] = self._limited_translation(limited[:3], fraction)
+        turn = Turn(action[3:].tolist())
+        limited = np.empty_like(action)
+        limited[:3] = self._limited_translation(fraction * action[:3], fraction)
+        limited[3:] = turn.times(fraction * self._allowed_turn(turn))
         if self._T_world_commanded is not None:
             self._T_world_commanded = apply_increment(self._T_world_commanded, limited)
         return limited
@@ -153,28 +155,29 @@ class SafetyLayer:
             return "action not a motion"
         return None
 
-    def _limited_rotation(self, action: Array) -> Array:
-        """The increment turned by less, about the same axis, if too fast or out of bounds."""
-        angle = _angle(action)
+    def _allowed_turn(self, turn: Turn) -> float:
+        """How much of the turn, about the same axis, is neither too fast nor out of bounds."""
         limit = self.limits.max_rotation_speed / self._rate_hz
         keep = 1.0
-        if angle > limit * (1 + TOLERANCE):
+        if turn.angle > limit * (1 + TOLERANCE):
             self.clamps["rotation speed"] += 1
-            keep = limit / angle
-        if not self._rotation_in_bounds(_turned(action, keep)):
+            keep = limit / turn.angle
+        if not self._rotation_in_bounds(turn.times(keep)):
             self.clamps["rotation bounds"] += 1
             inside, outside = 0.0, keep
             for _ in range(HALVINGS):
                 middle = (inside + outside) / 2
-                if self._rotation_in_bounds(_turned(action, middle)):
+                if self._rotation_in_bounds(turn.times(middle)):
                     inside = middle
                 else:
                     outside = middle
             keep = inside
-        return _turned(action, keep)
+        return keep
 
-    def _rotation_in_bounds(self, action: Array) -> bool:
-        return _within(action[3:], self._low[3:], self._high[3:])
+    def _rotation_in_bounds(self, rot6d: list[float]) -> bool:
+        return all(
+            low <= value <= high for value, (low, high) in zip(rot6d, self._turns, strict=True)
+        )
 
     def _limited_translation(self, move: Array, fraction: float) -> Array:
         """`move` (3,) pulled into the workspace, then shortened to `fraction` of a tick's limits.
@@ -219,22 +222,9 @@ def _within(value: Array, low: Array, high: Array) -> bool:
     return bool(np.all(value >= low - slack) and np.all(value <= high + slack))
 
 
-def _turned(action: Array, fraction: float) -> Array:
-    """The increment with `fraction` of its rotation and all of its translation."""
-    turned = scale_increment(action, fraction)
-    turned[:3] = action[:3]
-    return turned
-
-
-def _angle(action: Array) -> float:
-    """Angle of the increment's rotation [rad]."""
-    R = rot6d_to_matrix(action[3:])
-    sine = np.linalg.norm([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]) / 2
-    return float(np.arctan2(sine, (np.trace(R) - 1) / 2))
-
-
 def _is_rotation(action: Array) -> bool:
     """True where the two columns span a plane, so that Gram-Schmidt has an answer."""
-    first, second = action[3:6], action[6:9]
-    size = np.linalg.norm(first) * np.linalg.norm(second)
-    return bool(size > 1e-6 and np.linalg.norm(np.cross(first, second)) > 1e-3 * size)
+    ax, ay, az, bx, by, bz = action[3:].tolist()
+    across = math.hypot(ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)
+    size = math.hypot(ax, ay, az) * math.hypot(bx, by, bz)
+    return size > 1e-6 and across > 1e-3 * size

@@ -52,7 +52,7 @@ def test_between_two_chunks_translation_lies_between_and_rotation_stays_a_rotati
     seam = Seam(SPEC, SeamSettings(ticks))
     seam.enter(old, 0.0)
     joined = seam.enter(new, now * DT)
-    for tick in range(now, now + TP):
+    for tick in range(now, round(new.end / DT)):
         stamp = tick * DT
         a, b, x = old.at(stamp), new.at(stamp), joined.at(stamp)
         low, high = np.minimum(a, b)[:3], np.maximum(a, b)[:3]
