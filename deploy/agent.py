@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +18,12 @@ from data.spec import DataSpec, Horizons, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import Controller
 from deploy.seam import Seam, SeamSettings
+from deploy.seams import Executed
 from envs.history import ObsHistory
 from policy.allocator import keep_freed_memory
 from policy.export import load_for_acting
 
 WARM_UPS = 3
-
-
-class Executed(NamedTuple):
-    """One tick: its stamp [s], the chunk in force, and the action (A,) that was executed."""
-
-    stamp: float
-    chunk: ActionChunk | None
-    action: NDArray[np.float64]
 
 
 class LockstepAgent:

@@ -147,6 +147,10 @@ def _key(config: Mapping[str, Any], axis: str) -> str | None:
 
 
 def _value(config: Mapping[str, Any], axis: str) -> int:
-    """The label on an axis that a controller does not have: it plans every tick, with one step."""
+    """The label on an axis; 1 where the controller has none, 0 for a whole chunk."""
     key = _key(config, axis)
-    return 1 if key is None else int(config[key])
+    if key is not None:
+        return int(config[key] or 0)
+    if axis == "nfe" and "planner" in config:
+        return _value(config["planner"], axis)
+    return len(config["steps"]) if axis == "nfe" and "steps" in config else 1

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from deploy.agent import AgentFactory, LockstepAgent
 from deploy.bench.grid.cells import Cell, Task
-from deploy.bench.grid.motion import motion_metrics
 from deploy.commands.simulation import matching_env
+from deploy.seams import figures
 from envs.base import EnvFactory
 from envs.evaluate import EpisodeResult, run_episode
 from envs.workers import Executor
@@ -107,7 +107,7 @@ def _episode(
         plans=float(planned.sum()),
         tick_ms=[round(1000 * s, 3) for s in np.array(stats["tick_s"])[planned].tolist()],
         metrics=result.metrics,
-        motion=motion_metrics(executed, spec),
+        motion=figures(executed, spec.action, 1 / spec.rate_hz),
         actions=[np.round(e.action, 6).tolist() for e in executed] if keep_actions else [],
     )
 
