@@ -152,6 +152,14 @@ def test_a_step_in_inference_mode_takes_the_vector_jacobian_product_of_the_netwo
     torch.testing.assert_close(guided.x0, wanted.clamp(-1.1, 1.1), atol=1e-5, rtol=1e-4)
 
 
+def test_weights_that_cannot_be_differentiated_are_refused() -> None:
+    with torch.inference_mode():
+        policy = tiny_policy()
+    RTCController(policy, mode="identity")
+    with pytest.raises(ValueError, match="outside"):
+        RTCController(policy, mode="vjp")
+
+
 def test_the_jacobian_leaves_no_gradients_behind(policy: DiffusionPolicy) -> None:
     controller = RTCController(policy, mode="vjp", num_steps=2)
     with torch.inference_mode():

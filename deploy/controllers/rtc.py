@@ -36,7 +36,7 @@ class RTCController:
     def __init__(
         self,
         policy: DiffusionPolicy,
-        mode: str = "repaint",
+        mode: str = "identity",
         schedule: str = "exp",
         max_weight: float = 5.0,
         num_steps: int = 5,
@@ -53,11 +53,8 @@ class RTCController:
         level_list(num_steps, schedule=policy.schedule)  # a wrong number fails here
         overlap_weights(horizon, 0, horizon, schedule)  # so does an unknown name
         guidance = named_guidance(mode, max_weight)
-        if guidance.needs_gradients and isinstance(policy.denoiser, ExportedDenoiser):
-            raise ValueError(
-                f"mode {mode!r} differentiates the network, which an exported one cannot; "
-                "choose mode=repaint, mode=identity, or backend=eager."
-            )
+        if guidance.needs_gradients:
+            _check_differentiable(policy, mode)
         self.policy, self.exec_horizon = policy, exec_horizon
         self._dt, self._decay, self._guidance = 1 / policy.spec.rate_hz, schedule, guidance
         self._cold: dict[str, Any] = {"num_steps": num_steps, "sampler": sampler or DDIM()}
@@ -116,3 +113,16 @@ class RTCController:
         # What is executed meanwhile is not a matter of how well the guidance works.
         actions[:frozen] = committed[:frozen]
         return replace(plan, actions=actions)
+
+
+def _check_differentiable(policy: DiffusionPolicy, mode: str) -> None:
+    if isinstance(policy.denoiser, ExportedDenoiser):
+        raise ValueError(
+            f"mode {mode!r} differentiates the network, which an exported one cannot; "
+            "choose mode=repaint, mode=identity, or backend=eager."
+        )
+    if any(weight.is_inference() for weight in policy.parameters()):
+        raise ValueError(
+            f"mode {mode!r} differentiates the network, whose weights were made in "
+            "torch.inference_mode(); load the policy outside of it."
+        )
