@@ -73,7 +73,8 @@ def tasks_of(grid: Mapping[str, Any]) -> dict[str, Task]:
             )
         env = compose("eval", [f"env={raw['env']}", "checkpoint=none"])["env"]
         kwargs = {**env["kwargs"], **raw.get("kwargs", {})}
-        trained_for = {s: Path(path) for s, path in raw.get("trained_for", {}).items()}
+        others = raw.get("trained_for", {}).items()
+        trained_for = {scheme: Path(path) for scheme, path in others if path is not None}
         tasks[name] = Task(
             name,
             {**env, "kwargs": kwargs},
