@@ -229,7 +229,7 @@ def test_extra_that_is_not_installed(told: Told, monkeypatch: pytest.MonkeyPatch
 def test_unknown_bench(told: Told) -> None:
     assert told("bench", "tea") == (
         "prise bench: error: bench 'tea' is unknown; "
-        "known: acting, gates, engine, grid, tick, train, scale."
+        "known: acting, deadline, gates, engine, grid, overhead, tick, train, scale."
     )
 
 

@@ -151,7 +151,7 @@ def figures(contractions: list[float], flips: list[float | None]) -> list[LevelF
 
 
 def test_a_condition_must_hold_at_all_higher_levels_too() -> None:
-    shift = Shift(torch.zeros(5), 0.0, 0.1, {1: figures([0.0, 0.9, 0.1, 0.0], [None] * 4)})
+    shift = Shift(torch.zeros(5), 0.0, 0.1, {1: figures([0.0, 0.9, 0.01, 0.0], [None] * 4)})
     choice = choose(shift, 1, 1, GridSettings(), SCHEDULE)
     assert (choice.level, choice.because) == (0.75, "old plan forgotten")
 

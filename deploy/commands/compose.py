@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deploy.commands.usage import CONFIGS, groups
-from envs.metaworld.tasks import task_named
 
 MISSING = "???"
 METAWORLD = "metaworld"  # the option of `env` that holds many tasks
@@ -111,6 +110,8 @@ def _options(group: str) -> list[str]:
 
 def _offer_task(option: str) -> None:
     """Make env=metaworld/NAME an option of Hydra's: fifty files would differ in one word."""
+    from envs.metaworld.tasks import task_named  # brings numpy: not for a help text
+
     config = yaml.safe_load((CONFIGS / "env" / f"{METAWORLD}.yaml").read_text(encoding="utf-8"))
     name = option.partition("/")[2]
     config["kwargs"]["task"] = task_named(name)
