@@ -2,6 +2,7 @@
 
 prise train -m train.seed=0,1,2 encoder=vision,vision_force
 prise train -m train.seed=0,1,2 hydra/launcher=submitit_slurm hydra.launcher.partition=gpu
+prise train -m train.seed=0,1,2 hydra/launcher=ray hydra.launcher.ray.init.address=HOST:6379
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from deploy.commands.usage import CONFIGS
 
 VERB = "train"
 SLURM = "hydra/launcher=submitit_slurm"
+# In Hydra's words about a launcher that is not there: the extra that brings it.
+EXTRAS = {"hydra/launcher/submitit": "sweep", "hydra/launcher/ray": "sweep-ray"}
 LOGGING = ("hydra/job_logging", "hydra/hydra_logging")
 
 
@@ -50,9 +53,13 @@ def sweep(verb: str, arguments: Sequence[str]) -> int:
         try:
             hydra.multirun(VERB, run_one, [*_settings(base["out"], fixed), *arguments])
         except (HydraException, OmegaConfBaseException) as error:
-            hint = " `.venv/bin/pip install -e '.[sweep]'` installs submitit's launchers."
             said = " ".join(str(error).split())
-            raise ConfigError(said + hint * ("submitit" in said)) from error
+            hints = [
+                f" `.venv/bin/pip install -e '.[{extra}]'` installs it."
+                for launcher, extra in EXTRAS.items()
+                if f"'{launcher}" in said
+            ]
+            raise ConfigError(said + "".join(hints)) from error
     return 0
 
 

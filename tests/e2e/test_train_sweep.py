@@ -28,6 +28,20 @@ needs_submitit = pytest.mark.skipif(
 )
 
 
+# Asked of its parent first: without any plugin of Hydra there is none.
+HAS_RAY_LAUNCHER = importlib.util.find_spec("hydra_plugins") is not None and (
+    importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is not None
+)
+needs_ray = pytest.mark.skipif(
+    not HAS_RAY_LAUNCHER,
+    reason="Hydra's Ray launcher is not installed; the extra `sweep-ray` brings it",
+)
+ON_RAY = [
+    *("hydra/launcher=ray", "hydra.launcher.ray.init.address=local"),
+    *("+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"),
+]
+
+
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweep") / "demos.zarr"
@@ -89,6 +103,31 @@ def test_ctrl_c_saves_the_run_at_hand_and_begins_no_other(demos: Path, tmp_path:
     state = open_checkpoint(tmp_path / "train.seed=0" / "last").read_state()
     assert state.values["progress"]["step"] > 0
     assert not (tmp_path / "train.seed=1").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.apart
+def test_runs_on_a_ray_cluster_and_one_that_fails_is_one_line(demos: Path, tmp_path: Path) -> None:
+    sweep(demos, tmp_path, "train.seed=0,1", *ON_RAY)
+    for seed in (0, 1):
+        assert settings(tmp_path / f"train.seed={seed}")["seed"] == seed
+    words = [*SMALL, f"dataset.path={demos}", f"out={tmp_path}", "train.seed=1,2", *ON_RAY]
+    command = [sys.executable, "-m", "prise", "train", "-m", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "prise train: error" in done.stderr.splitlines()[-1]
+    assert "train.seed=1 holds a run already" in done.stderr.splitlines()[-1]
+    assert settings(tmp_path / "train.seed=2")["steps"] == 2  # the other one is not lost
+
+
+@pytest.mark.skipif(HAS_RAY_LAUNCHER, reason="the launcher is there")
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert prise.main(["train", "-m", "train.seed=0,1", "hydra/launcher=ray"]) == 2
+    assert "pip install -e '.[sweep-ray]'` installs it" in capsys.readouterr().err
 
 
 def test_slurm_where_there_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
