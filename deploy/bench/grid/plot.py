@@ -26,6 +26,7 @@ def _draw_task(task: str, rows: Sequence[Row], out: Path) -> Path:
     left, right = figure.subplots(1, 2)
     cost = {_place(r): r.value for r in rows if r.name == "nfe_per_action"}
     success = [r for r in rows if r.name == "success"]
+    lowest = min(r.low or 0.0 for r in success)
     for scheme in sorted({str(r.context["controller"]) for r in success}):
         mine = [r for r in success if r.context["controller"] == scheme]
         _line(left, scheme, [(cost[_place(r)], r) for r in mine if r.context["delay"] == 0])
@@ -33,7 +34,7 @@ def _draw_task(task: str, rows: Sequence[Row], out: Path) -> Path:
     left.set(xscale="symlog", xlabel="network evaluations per executed action", title="no delay")
     right.set(xlabel="delay [ticks]", title="best setting of each scheme at each delay")
     for axes in (left, right):
-        axes.set(ylabel="success", ylim=(-0.02, 1.02))
+        axes.set(ylabel="success", ylim=(lowest - 0.05, 1.02))
         axes.legend(fontsize=7)
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(task)
