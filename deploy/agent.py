@@ -17,8 +17,8 @@ from data.build import build
 from data.spec import DataSpec, Horizons, Obs
 from deploy.chunk import ActionChunk
 from deploy.controllers.base import Controller
+from deploy.motion import Executed
 from deploy.seam import Seam, SeamSettings
-from deploy.seams import Executed
 from envs.history import ObsHistory
 from policy.allocator import keep_freed_memory
 from policy.export import load_for_acting

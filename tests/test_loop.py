@@ -5,81 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from data.spec import DataSpec, Horizons, Obs, SpecError
-from deploy.chunk import ActionChunk
-from deploy.clock import MonotonicClock
-from deploy.controllers.base import NO_COST
+from data.spec import DataSpec, Obs, SpecError
 from deploy.controllers.rti import RTIController
 from deploy.loop import RealTimeLoop
 from deploy.placement import Placement
-from deploy.robot_io import STAND_STILL
 from deploy.safety import SafetyLayer, SafetyLimits
-from deploy.seam import SeamSettings
-from deploy.sim_robot import SimRobot
-from tests.tiny_env import TINY_SPEC, tiny_env
+from tests.loop_robot import DX, HORIZONS, ListeningRobot, SteadyController, safety
+from tests.tiny_env import TINY_SPEC
 from tests.tiny_policy import TINY_HORIZONS, tiny_policy
-
-HORIZONS = Horizons(obs=2, pred=8, window=16)
-DX = 0.005
-SIGNS = np.array([[1.0] * 9, [-1.0, 1, 1, 1, 1, 1, 1, 1, 1]])
-
-
-class ListeningRobot(SimRobot):
-    """A SimRobot in real time that remembers what it was told."""
-
-    def __init__(self, broken_after: int | None = None) -> None:
-        self.commands: list[NDArray[Any]] = []
-        self.holds = 0
-        self._broken_after, self._observed = broken_after, 0
-        super().__init__(tiny_env()(), MonotonicClock())
-
-    def observe(self) -> tuple[Obs, float] | None:
-        seen = super().observe()
-        if seen is None:
-            return None
-        self._observed += 1
-        if self._broken_after is not None and self._observed > self._broken_after:
-            seen[0]["goal"] = np.full(2, np.nan, np.float32)
-        return seen
-
-    def command(self, action: NDArray[np.floating], duration: float) -> None:
-        self.commands.append(np.array(action))
-        self.holds = 0
-        super().command(action, duration)
-
-    def hold(self) -> None:
-        self.holds += 1
-        super().hold()
-
-
-class SteadyController:
-    """Always the same speed along x; takes `seconds` for it, and may fail at an update."""
-
-    spec: DataSpec = TINY_SPEC
-
-    def __init__(self, seconds: float = 0.0, fail_at: int | None = None) -> None:
-        self._seconds, self._fail_at = seconds, fail_at
-        self.resets = self.updates = 0
-        self.reset()
-
-    def reset(self, seed: int = 0) -> None:
-        self.last_nfe, self.last_seconds = 1, dict(NO_COST)
-        self.resets += 1
-
-    def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-        time.sleep(self._seconds)
-        self.updates += 1
-        if self.updates == self._fail_at:
-            raise ArithmeticError("the solver has diverged")
-        actions = np.tile(STAND_STILL, (8, 1))
-        actions[:, 0] = DX
-        return ActionChunk(actions, stamp, 0.1)
 
 
 @pytest.fixture
@@ -87,12 +24,6 @@ def robot() -> Iterator[ListeningRobot]:
     robot = ListeningRobot()
     yield robot
     robot.close()
-
-
-def safety(enabled: bool = True, limits: SafetyLimits | None = None) -> SafetyLayer:
-    layer = SafetyLayer(TINY_SPEC, limits)
-    layer.enable(enabled)
-    return layer
 
 
 def test_commands_come_at_their_rate_and_add_up_to_the_policys_speed(
@@ -177,82 +108,6 @@ def test_force_over_the_limit_stops_the_robot_for_good(robot: ListeningRobot) ->
     assert not loop.stop().clamps
     assert not robot.commands
     assert layer.latched is not None
-
-
-def test_a_late_plan_enters_with_the_action_that_is_due() -> None:
-    class Counting(SteadyController):
-        """Planned in a tick and a half, once; action i moves by (i + 1) tenths of DX."""
-
-        def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-            chunk = super().update(obs, stamp)
-            if self.updates > 1:
-                time.sleep(0.5)
-            actions = chunk.actions.copy()
-            actions[:, 0] = DX * np.arange(1, 9) / 10
-            return ActionChunk(actions, stamp, 0.1)
-
-    robot = ListeningRobot()
-    loop = RealTimeLoop(robot, Counting(0.15), safety(), HORIZONS, command_rate_hz=100)
-    loop.start()
-    time.sleep(0.5)
-    stats = loop.stop()
-    steps = np.array([a[0] for a in robot.commands]) / DX * 100
-    assert steps[0] == pytest.approx(2, abs=1e-3)  # action 1: action 0 was due before
-    assert steps.max() >= 4 - 1e-3
-    assert np.all(np.diff(steps) > -1e-3)
-    assert stats.reaction_s[0] == pytest.approx(0.16, abs=0.04)
-
-
-def test_the_controller_is_told_the_delay_to_expect() -> None:
-    class Noting(SteadyController):
-        delays: ClassVar[list[float]] = []
-
-        def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-            self.delays.append(delay)
-            return super().update(obs, stamp)
-
-    robot = ListeningRobot()
-    loop = RealTimeLoop(robot, Noting(0.05), safety(), HORIZONS, command_rate_hz=50)
-    loop.start()
-    time.sleep(1.2)
-    loop.stop()
-    # The first updates warm up and do not count.
-    assert Noting.delays[-1] == pytest.approx(0.055, abs=0.03)
-
-
-def test_the_delay_counts_from_the_update_in_which_a_plan_was_begun() -> None:
-    class Late(SteadyController):
-        """Each update gives the plan that the one before began."""
-
-        begun: float | None = None
-
-        def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-            chunk = super().update(obs, stamp if self.begun is None else self.begun)
-            self.begun = stamp
-            return chunk
-
-    loop = RealTimeLoop(ListeningRobot(), Late(), safety(), HORIZONS)
-    loop.start()
-    time.sleep(1.0)
-    loop.stop()
-    assert loop.latency.p95 > 0.05  # a tick is 0.1 s, an update takes nothing
-
-
-def test_chunks_are_blended_where_they_enter(robot: ListeningRobot) -> None:
-    class Swaying(SteadyController):
-        """To and fro along x."""
-
-        def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
-            chunk = super().update(obs, stamp)
-            return ActionChunk(chunk.actions * SIGNS[self.updates % 2], stamp, 0.1)
-
-    loop = RealTimeLoop(robot, Swaying(), safety(), HORIZONS, seam=SeamSettings(blend_ticks=2))
-    loop.start()
-    time.sleep(0.7)
-    loop.stop()
-    sizes = np.abs([a[0] for a in robot.commands]) / (DX / 5)
-    assert sizes.max() <= 1 + 1e-6
-    assert sizes.min() < 0.9
 
 
 def test_a_small_real_policy_keeps_two_seconds_of_real_time() -> None:

@@ -77,7 +77,7 @@ class RemoteFolder:
     def _filesystem(self) -> tuple[Any, str]:
         """The backend and the path within it."""
         try:
-            return fsspec.url_to_fs(self.url, **self._options)  # type: ignore[no-any-return]
+            return fsspec.url_to_fs(self.url, **self._options)  # type: ignore[no-any-return]  # fsspec is untyped
         except ImportError as error:
             raise DatasetError(f"{self} needs a package: {self._install(error)}") from error
         except self._any_error as error:

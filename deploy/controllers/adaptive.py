@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.spec import DataSpec, Obs
+from data.spec import Obs
 from deploy.chunk import ActionChunk
-from deploy.controllers.base import NO_COST
-from deploy.controllers.frame_cache import FrameCache
+from deploy.controllers.policy_controller import PolicyController
 from deploy.controllers.rti import named_warm_start
-from deploy.controllers.solve import Plan, device_of, seconds_now, to_batch
+from deploy.controllers.solve import Plan, seconds_now, to_batch
 from policy.calibration import ESTIMATED, Calibration, calibrated_level, read_calibration
 from policy.diffusion_policy import DiffusionPolicy, SolveState
 from policy.level_grid import residual
@@ -23,7 +22,7 @@ from policy.samplers.ddim import DDIM
 from policy.start_level import continuous_groups
 
 
-class AdaptiveController:
+class AdaptiveController(PolicyController):
     """Accepts, re-noises or restarts each tick, by the residual of one evaluation.
 
         G = last plan, shifted     x0 = one evaluation of G taken to probe_level     r = |x0 - G|
@@ -65,45 +64,28 @@ class AdaptiveController:
         for steps, level in ((1, probe), (raised_nfe, raised), (cold_steps, 1.0)):
             level_list(steps, level, schedule=policy.schedule)  # a wrong number fails here
         _check_quantiles(accept_quantile, restart_quantile, contact_quantile, contact_ticks)
-        self.policy, self.probe_level, self.raised_level = policy, probe, raised
+        self.probe_level, self.raised_level = probe, raised
         self.accept = calibration.residual(probe, accept_quantile)
         self.restart = calibration.residual(probe, restart_quantile)
         self._wrench = wrench_key(policy.spec, policy.horizons.window)
         self.contact_rate = calibration.contact_rate(contact_quantile)  # [N/s]
         self._contact_ticks = contact_ticks
         self._groups = continuous_groups(policy.spec.action)
-        self._dt = 1 / policy.spec.rate_hz
         common = {"sampler": sampler or DDIM(), "warm_start": named_warm_start(warm_start)}
         self._probe: dict[str, Any] = {"num_steps": 1, "start_level": probe, **common}
         self._raise: dict[str, Any] = {"num_steps": raised_nfe, "start_level": raised, **common}
         self._cold: dict[str, Any] = {"num_steps": cold_steps, **common}
-        self._device = device_of(policy)
-        self._generator = torch.Generator(self._device)
-        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
-        self.reset()
-
-    @property
-    def spec(self) -> DataSpec:
-        """Observations and actions the policy needs."""
-        return self.policy.spec
+        super().__init__(policy)
 
     def reset(self, seed: int = 0) -> None:
         """Forget the previous plan and seed the noise: the next tick plans from noise."""
-        self._generator.manual_seed(seed)
-        if self._frames is not None:
-            self._frames.reset()
-        self._chunk: ActionChunk | None = None
+        super().reset(seed)
         self._contact_until = -np.inf
-        self.last_nfe = 0
-        self.last_seconds = dict(NO_COST)
         self.last_residual = 0.0  # of the last tick, 0 where there was no plan to compare with
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         """A new chunk from `stamp` on."""
-        plan = self._plan(obs, stamp)
-        self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
-        self._chunk = ActionChunk(plan.actions, stamp, self._dt)
-        return self._chunk
+        return self._made(self._plan(obs, stamp), stamp)
 
     @torch.inference_mode()
     def _plan(self, obs: Obs, stamp: float) -> Plan:

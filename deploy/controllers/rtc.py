@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.spec import DataSpec, Obs
+from data.spec import Obs
 from deploy.chunk import ROUNDING, ActionChunk
-from deploy.controllers.base import NO_COST
-from deploy.controllers.frame_cache import FrameCache
-from deploy.controllers.solve import Plan, device_of, solve
+from deploy.controllers.base import check_exec_horizon
+from deploy.controllers.policy_controller import PolicyController
+from deploy.controllers.solve import Plan, solve
 from policy.backends.base import ExportedDenoiser
 from policy.diffusion_policy import DiffusionPolicy
 from policy.guidance import named_guidance, overlap_weights
@@ -21,7 +21,7 @@ from policy.samplers.base import Sampler, level_list
 from policy.samplers.ddim import DDIM
 
 
-class RTCController:
+class RTCController(PolicyController):
     """Black et al. (2025), "Real-Time Execution of Action Chunking Flow Policies", algorithm 1.
 
         last plan            | c c c c c c |           c: consumed when the new one is asked for
@@ -45,37 +45,15 @@ class RTCController:
     ) -> None:
         """`mode` is one of `policy.guidance.MODES`; `sampler` None is DDIM."""
         horizon = policy.horizons.pred
-        if not 1 <= exec_horizon <= horizon:
-            raise ValueError(
-                f"exec_horizon {exec_horizon} must be in 1..{horizon}, "
-                "the number of actions the policy predicts."
-            )
+        check_exec_horizon(exec_horizon, policy.horizons)
         level_list(num_steps, schedule=policy.schedule)  # a wrong number fails here
         overlap_weights(horizon, 0, horizon, schedule)  # so does an unknown name
         guidance = named_guidance(mode, max_weight)
         if guidance.needs_gradients:
             _check_differentiable(policy, mode)
-        self.policy, self.exec_horizon = policy, exec_horizon
-        self._dt, self._decay, self._guidance = 1 / policy.spec.rate_hz, schedule, guidance
+        self._decay, self._guidance = schedule, guidance
         self._cold: dict[str, Any] = {"num_steps": num_steps, "sampler": sampler or DDIM()}
-        self._device = device_of(policy)
-        self._generator = torch.Generator(self._device)
-        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
-        self.reset()
-
-    @property
-    def spec(self) -> DataSpec:
-        """Observations and actions the policy needs."""
-        return self.policy.spec
-
-    def reset(self, seed: int = 0) -> None:
-        """Forget the last plan and seed the noise."""
-        self._generator.manual_seed(seed)
-        if self._frames is not None:
-            self._frames.reset()
-        self._chunk: ActionChunk | None = None
-        self.last_nfe = 0
-        self.last_seconds = dict(NO_COST)
+        super().__init__(policy, exec_horizon)
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
@@ -86,14 +64,7 @@ class RTCController:
                 f"{self.policy.horizons.pred} the policy predicts: the robot would run out of "
                 "actions. Lower exec_horizon or the delay (fewer num_steps)."
             )
-        last = self._chunk
-        if last is not None and (stamp - last.t0) / last.dt < self.exec_horizon - ROUNDING:
-            self.last_nfe, self.last_seconds = 0, dict(NO_COST)
-            return last
-        plan = self._plan(obs, stamp, frozen)
-        self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
-        self._chunk = ActionChunk(plan.actions, stamp, self._dt)
-        return self._chunk
+        return self._still_good(stamp) or self._made(self._plan(obs, stamp, frozen), stamp)
 
     def _plan(self, obs: Obs, stamp: float, frozen: int) -> Plan:
         last = self._chunk

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data.spec import DataSpec, Obs
-from deploy.chunk import ROUNDING, ActionChunk
-from deploy.controllers.base import NO_COST
-from deploy.controllers.executed import Executed
-from deploy.controllers.frame_cache import FrameCache
-from deploy.controllers.solve import Plan, device_of
+from data.spec import Obs
+from deploy.chunk import ActionChunk
+from deploy.controllers.chunks_in_force import ChunksInForce
+from deploy.controllers.policy_controller import PolicyController
+from deploy.controllers.solve import Plan
 from deploy.controllers.solve_path import (
     check_exec_horizon,
     in_network_units,
@@ -24,7 +23,7 @@ from policy.samplers.ddim import DDIM
 from policy.warm_start import ReNoised
 
 
-class TrainedRTCController:
+class TrainedRTCController(PolicyController):
     """Chunks with a clean prefix (Black et al. 2025, arXiv 2512.05964).
 
         executed while planning   [p p p]
@@ -51,40 +50,23 @@ class TrainedRTCController:
         grid = policy.schedule.num_levels
         self._warm = level_values(nfe, start_level, grid)
         self._cold = level_values(cold_steps, 1.0, grid)
-        self.policy, self.exec_horizon = policy, exec_horizon
         self._sampler = DDIM() if sampler is None else sampler
-        self._dt = 1 / policy.spec.rate_hz
-        self._generator = torch.Generator(device_of(policy))
-        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
-        self._executed = Executed()
-        self.reset()
-
-    @property
-    def spec(self) -> DataSpec:
-        """Observations and actions the policy needs."""
-        return self.policy.spec
+        self._executed = ChunksInForce()
+        super().__init__(policy, exec_horizon)
 
     def reset(self, seed: int = 0) -> None:
         """Forget all chunks and seed the noise."""
-        self._generator.manual_seed(seed)
-        if self._frames is not None:
-            self._frames.reset()
+        super().reset(seed)
         self._executed.reset()
-        self._chunk: ActionChunk | None = None
-        self.last_nfe = 0
-        self.last_seconds = dict(NO_COST)
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
-        last = self._chunk
-        if last is not None and (stamp - last.t0) / last.dt < self.exec_horizon - ROUNDING:
-            self.last_nfe, self.last_seconds = 0, dict(NO_COST)
-            return last
+        if (kept := self._still_good(stamp)) is not None:
+            return kept
         plan = self._plan(obs, stamp, self._executed.covered(delay, self._dt, self._max_delay))
-        self.last_nfe, self.last_seconds = plan.nfe, plan.seconds
-        self._chunk = ActionChunk(plan.actions, stamp, self._dt)
-        self._executed.add(self._chunk, stamp + delay)
-        return self._chunk
+        chunk = self._made(plan, stamp)
+        self._executed.add(chunk, stamp + delay)
+        return chunk
 
     def _plan(self, obs: Obs, stamp: float, ticks: int) -> Plan:
         x, levels = self._first(stamp)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data.spec import DataSpec, Obs
+from data.spec import Obs
 from deploy.chunk import ActionChunk
-from deploy.controllers.base import NO_COST
-from deploy.controllers.frame_cache import FrameCache
-from deploy.controllers.solve import device_of, seconds_now, to_batch
+from deploy.controllers.policy_controller import PolicyController
+from deploy.controllers.solve import seconds_now, to_batch
 from policy.diffusion_policy import DiffusionPolicy
 from policy.discrete import soften
 from policy.normalizer import ACTION
@@ -23,7 +22,7 @@ from policy.schedule import LinearSchedule, Schedule
 TREATMENTS = ("none", "clip", "scale")
 
 
-class RTIPaperController:
+class RTIPaperController(PolicyController):
     """Duan et al. (2025), RTI-DP, arXiv 2508.05396: algorithm 1 with the stepping of their code.
 
         last x --shift by one, repeat the last--> x --one DDPM step per t of `steps`--> x, executed
@@ -52,25 +51,12 @@ class RTIPaperController:
             self._schedule = LinearSchedule(policy.schedule.num_levels)
         self._steps = check_steps(steps, self._schedule)
         self._discrete, self._factor = discrete, discrete_factor
-        self.policy = policy
-        self._dt = 1 / policy.spec.rate_hz
-        self._generator = torch.Generator(device_of(policy))
-        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
-        self.reset()
-
-    @property
-    def spec(self) -> DataSpec:
-        """Observations and actions the policy needs."""
-        return self.policy.spec
+        super().__init__(policy)
 
     def reset(self, seed: int = 0) -> None:
         """Forget the guess and seed the noise: the next tick plans from noise."""
-        self._generator.manual_seed(seed)
-        if self._frames is not None:
-            self._frames.reset()
+        super().reset(seed)
         self._guess: Tensor | None = None  # (1, Tp, A) in network units
-        self.last_nfe = 0
-        self.last_seconds = dict(NO_COST)
 
     @torch.inference_mode()
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.spec import Obs
-from deploy.controllers.frame_cache import FrameCache
-from deploy.controllers.solve import Plan, seconds_now, to_batch
+from deploy.controllers.solve import Frames, Plan, seconds_now, to_batch
 from policy import level_path
 from policy.backends.base import ExportedDenoiser
 from policy.diffusion_policy import DiffusionPolicy
@@ -48,7 +47,7 @@ def check_exec_horizon(exec_horizon: int, most: int, what: str) -> None:
 
 @torch.inference_mode()
 def solve_path(
-    policy: DiffusionPolicy, obs: Obs, begin: dict[str, Any], frames: FrameCache | None
+    policy: DiffusionPolicy, obs: Obs, begin: dict[str, Any], frames: Frames | None
 ) -> tuple[Plan, PathState]:
     """Encode once, then denoise to the end; `begin` goes to `level_path.begin`."""
     device = policy.low.device

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from data.spec import DataSpec, Obs
-from deploy.chunk import ROUNDING, ActionChunk
-from deploy.controllers.base import NO_COST
-from deploy.controllers.executed import Executed
-from deploy.controllers.frame_cache import FrameCache
-from deploy.controllers.solve import device_of
+from data.spec import Obs
+from deploy.chunk import ActionChunk
+from deploy.controllers.chunks_in_force import ChunksInForce
+from deploy.controllers.policy_controller import PolicyController
 from deploy.controllers.solve_path import (
     check_exec_horizon,
     in_network_units,
@@ -58,7 +56,7 @@ class Buffer:
         return Buffer(x, self.x0, levels)
 
 
-class StreamingController:
+class StreamingController(PolicyController):
     """Streaming Diffusion Policy (Høeg et al. 2024, arXiv 2406.04806).
 
         last plan   [0 0 .25 .25 .5 .5 .75 .75]
@@ -88,36 +86,21 @@ class StreamingController:
             raise ValueError(
                 f"nfe {nfe} must be in 1..{most}: {self._blocks} blocks share {self._grid} levels."
             )
-        self.policy, self.exec_horizon, self._nfe = policy, exec_horizon, nfe
+        self._nfe = nfe
         self._sampler = DDIM() if sampler is None else sampler
-        self._dt = 1 / policy.spec.rate_hz
-        self._generator = torch.Generator(device_of(policy))
-        self._frames = FrameCache(policy) if FrameCache.helps(policy) else None
-        self._executed = Executed()
-        self.reset()
-
-    @property
-    def spec(self) -> DataSpec:
-        """Observations and actions the policy needs."""
-        return self.policy.spec
+        self._executed = ChunksInForce()
+        super().__init__(policy, exec_horizon)
 
     def reset(self, seed: int = 0) -> None:
         """Empty the buffer and seed the noise: the next tick plans from noise."""
-        self._generator.manual_seed(seed)
-        if self._frames is not None:
-            self._frames.reset()
+        super().reset(seed)
         self._executed.reset()
         self._buffer: Buffer | None = None
-        self._chunk: ActionChunk | None = None
-        self.last_nfe = 0
-        self.last_seconds = dict(NO_COST)
 
     def update(self, obs: Obs, stamp: float, delay: float = 0.0) -> ActionChunk:
         """A new chunk from `stamp` on if `exec_horizon` ticks have passed, else the last."""
-        last = self._chunk
-        if last is not None and (stamp - last.t0) / last.dt < self.exec_horizon - ROUNDING:
-            self.last_nfe, self.last_seconds = 0, dict(NO_COST)
-            return last
+        if (kept := self._still_good(stamp)) is not None:
+            return kept
         ticks = self._executed.covered(delay, self._dt, self._trained.max_delay)
         begin, path = self._first(stamp, ticks)
         options = {"path": path, "sampler": self._sampler, "generator": self._generator}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from deploy.agent import AgentFactory, LockstepAgent
 from deploy.bench.grid.cells import Cell, Task
 from deploy.commands.simulation import matching_env
-from deploy.seams import figures
+from deploy.motion import figures
 from envs.base import EnvFactory
 from envs.evaluate import EpisodeResult, run_episode
 from envs.workers import Executor

@@ -14,7 +14,7 @@ from deploy.chunk import ROUNDING, ActionChunk
 LOG = logging.getLogger(__name__)
 
 
-class Executed:
+class ChunksInForce:
     """The chunks of the past with the stamps at which they come into force.
 
         chunk 1     |----####|----------|        # executed

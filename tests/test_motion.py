@@ -11,7 +11,7 @@ from data.spec import ActionSpec
 from deploy.agent import LockstepAgent
 from deploy.chunk import ActionChunk
 from deploy.controllers.cold import ColdController
-from deploy.seams import (
+from deploy.motion import (
     Executed,
     commanded_positions,
     entries,
